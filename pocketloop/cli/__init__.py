@@ -1,0 +1,1 @@
+"""One command group per user task."""

@@ -1,0 +1,1 @@
+"""What flows between the rooms: one record type per boundary."""

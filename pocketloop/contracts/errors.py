@@ -1,0 +1,39 @@
+"""The errors that a user can cause and mend. Anything else that is raised is a bug."""
+
+
+class PocketloopError(Exception):
+    """Base of all expected errors: the message says what was wrong, where, and what to do."""
+
+    exit_code = 1
+
+
+class ConfigError(PocketloopError):
+    """A recipe, base, stack or catalogue file is wrong (exit status 2)."""
+
+    exit_code = 2
+
+
+class DataError(PocketloopError):
+    """Input data cannot be used: a missing file, an unknown format, nothing left after filtering."""
+
+
+class LabelQualityError(DataError):
+    """The judge agrees too little with people to be trusted with labels."""
+
+
+class ModelError(PocketloopError):
+    """A base or an adapter is missing, damaged, or not the one that was named."""
+
+
+class ExportError(PocketloopError):
+    """A model cannot be expressed in the asked format, or the exported file behaves differently."""
+
+
+class GateFailed(PocketloopError):
+    """A candidate did not pass its gates (exit status 3)."""
+
+    exit_code = 3
+
+
+class RegistryError(PocketloopError):
+    """The registry does not hold what was asked for."""

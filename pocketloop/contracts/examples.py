@@ -1,0 +1,98 @@
+"""What training and evaluation read: one conversation whose last turn is the answer to learn."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pocketloop.contracts.events import Message, ToolCall
+from pocketloop.contracts.files import canonical_json, sha256_text
+
+Task = Literal["intent", "function_call", "chat"]
+
+
+class Example(BaseModel):
+    """A conversation that ends with the assistant's right answer.
+
+    `group` is the pseudonym that a split never cuts through (a user's events share one); `event_ids` lead back to
+    the log and are empty for imported example files. An intent's answer is the label as the last turn's content; a
+    function call's is the last turn's `tool_calls`; a chat's is text, calls or both.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    example_id: str
+    task: Task
+    source: str
+    group: str
+    event_ids: list[str] = Field(default_factory=list)
+    messages: list[Message] = Field(min_length=2)
+
+    @model_validator(mode="after")
+    def _ends_with_an_answer(self) -> "Example":
+        if self.messages[-1].role != "assistant":
+            raise ValueError("the last message must be the assistant's answer")
+        return self
+
+    @property
+    def prompt(self) -> list[Message]:
+        """Everything before the answer."""
+        return self.messages[:-1]
+
+    @property
+    def answer(self) -> Message:
+        """The last turn."""
+        return self.messages[-1]
+
+
+def make_example(
+    task: Task, messages: list[Message], *, source: str, group: str = "", event_ids: list[str] | None = None
+) -> Example:
+    """Build an example whose id is the digest of what it says, and whose group defaults to that id."""
+    said = canonical_json([task, [message.model_dump(mode="json") for message in messages]])
+    example_id = sha256_text(said)[:20]
+    return Example(
+        example_id=example_id,
+        task=task,
+        source=source,
+        group=group or example_id,
+        event_ids=event_ids or [],
+        messages=messages,
+    )
+
+
+class IntentRow(BaseModel):
+    """A line of the seeds' intent files."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input: str = Field(min_length=1)
+    output: str = Field(min_length=1)
+
+
+class FunctionRow(BaseModel):
+    """A line of the seeds' function-calling files."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input: str = Field(min_length=1)
+    function: str = Field(min_length=1)
+    arguments: dict[str, Any]
+
+
+class ChatRow(BaseModel):
+    """A line of the seeds' multi-turn files."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    messages: list[Message] = Field(min_length=2)
+
+
+def example_from_row(row: IntentRow | FunctionRow | ChatRow, *, source: str) -> Example:
+    """Turn one line of an example file into an `Example`."""
+    if isinstance(row, ChatRow):
+        return make_example("chat", row.messages, source=source)
+    user = Message(role="user", content=row.input)
+    if isinstance(row, IntentRow):
+        return make_example("intent", [user, Message(role="assistant", content=row.output)], source=source)
+    call = ToolCall(name=row.function, arguments=row.arguments)
+    return make_example("function_call", [user, Message(role="assistant", tool_calls=[call])], source=source)

@@ -1,0 +1,56 @@
+"""Where the project's own state lives: one folder, `.pocketloop/` unless POCKETLOOP_HOME says otherwise."""
+
+import os
+from pathlib import Path
+
+
+def project_root() -> Path:
+    """The checkout that holds `configs/`: this package's parent folder."""
+    return Path(__file__).resolve().parents[2]
+
+
+class Home:
+    """The folders under POCKETLOOP_HOME, by name. Nothing is created until something is written."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = Path(root or os.environ.get("POCKETLOOP_HOME") or project_root() / ".pocketloop").resolve()
+
+    @property
+    def zenml(self) -> Path:
+        """ZenML's configuration and local store (ZENML_CONFIG_PATH)."""
+        return self.root / "zenml"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """SQLite address of the MLflow store; MLFLOW_TRACKING_URI overrides it (a shared server)."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Where MLflow keeps the files of runs and versions."""
+        return self.root / "artifacts"
+
+    @property
+    def events(self) -> Path:
+        """The event log."""
+        return self.root / "events"
+
+    @property
+    def releases(self) -> Path:
+        """Dataset releases, one folder each, named by digest."""
+        return self.root / "releases"
+
+    @property
+    def bases(self) -> Path:
+        """Prepared bases, one folder each, named by digest."""
+        return self.root / "bases"
+
+    @property
+    def keys(self) -> Path:
+        """Secrets: the folder is 0700, each file 0600."""
+        return self.root / "keys"
+
+    @property
+    def cache(self) -> Path:
+        """Recomputable results, by content digest."""
+        return self.root / "cache"

@@ -1,0 +1,269 @@
+"""A recipe: one YAML file that says everything about one adapter, from its data to its rollout."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from pocketloop.contracts.examples import Task
+from pocketloop.contracts.files import canonical_json, sha256_text
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EventsSource(_Part):
+    """The event log, filtered by the skill that answered."""
+
+    kind: Literal["events"] = "events"
+    skill: str
+
+
+class ExamplesSource(_Part):
+    """An example file (`.jsonl`, `.jsonl.gz`) or a generated set such as `demo://functions?n=500`."""
+
+    kind: Literal["examples"] = "examples"
+    uri: str
+
+
+class DataConfig(_Part):
+    """Which data, under which consent policy, how old at most, and how it is split by group."""
+
+    sources: list[Annotated[EventsSource | ExamplesSource, Field(discriminator="kind")]] = Field(min_length=1)
+    consent_policies: list[str] | None = None
+    max_age_days: float = Field(default=90, gt=0)
+    validation: Share = 0.05
+    test: Share = 0.10
+    seed: int = 7
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> "DataConfig":
+        if self.validation + self.test >= 0.9:
+            raise ValueError("validation + test must leave at least a tenth of the groups for training")
+        return self
+
+
+class PromptConfig(_Part):
+    """What stands around the user's words: a system text, and whether the functions are declared in the prompt."""
+
+    system: str = ""
+    declare_tools: bool = False
+
+
+class ScrubConfig(_Part):
+    """Which kinds of personal data are looked for; `None` means all that the scrubber knows."""
+
+    types: list[str] | None = None
+    min_score: Share = 0.4
+
+
+class DriftConfig(_Part):
+    """A release drifts when the share of drifted columns exceeds `max_share`."""
+
+    max_share: Share = 0.5
+    on_drift: Literal["warn", "stop"] = "warn"
+
+
+class LabelConfig(_Part):
+    """Who labels, and how well it must agree with people (Cohen's kappa) once `min_rated` of them have spoken."""
+
+    judge: Literal["verifier"] = "verifier"
+    min_kappa: float = Field(default=0.6, ge=-1, le=1)
+    min_rated: int = Field(default=100, ge=1)
+
+
+class LoraConfig(_Part):
+    """The adapter's shape. `targets` is `all-linear` or a list of module names."""
+
+    method: Literal["lora"] = "lora"
+    r: int = Field(default=16, ge=1)
+    alpha: float = Field(default=32, gt=0)
+    dropout: Share = 0.05
+    targets: Literal["all-linear"] | list[str] = "all-linear"
+
+
+class SftConfig(_Part):
+    """Supervised fine-tuning on the answers alone. `epochs` passes, `batch_size` examples an optimizer step."""
+
+    epochs: float = Field(default=3, gt=0)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    batch_size: int = Field(default=16, ge=1)
+    max_length: int = Field(default=512, ge=16)
+    warmup: Share = 0.03
+    weight_decay: float = Field(default=0.0, ge=0)
+
+
+class Stage(_Part):
+    """One training stage, named by its key."""
+
+    sft: SftConfig
+
+
+class TrainConfig(_Part):
+    """How the adapter is trained. `surrogates` fills placeholders with made-up values while training."""
+
+    lora: LoraConfig = LoraConfig()
+    stages: list[Stage] = Field(default_factory=lambda: [Stage(sft=SftConfig())], min_length=1, max_length=1)
+    surrogates: bool = True
+    seed: int = 7
+
+
+class EvaluationSet(_Part):
+    """A named held-out set; `uri` as in an examples source. Without any, the release's test split is used."""
+
+    name: Name
+    uri: str
+    limit: int | None = Field(default=None, ge=1)
+
+
+class EvaluationConfig(_Part):
+    """What is measured and how long an answer may be (tokens)."""
+
+    sets: list[EvaluationSet] = Field(default_factory=list)
+    max_new_tokens: int = Field(default=96, ge=1)
+
+
+class Gate(_Part):
+    """A condition on one metric of the first evaluation set: an absolute floor, or non-inferiority to a version."""
+
+    metric: str
+    min: float | None = None
+    noninferior_to: Literal["champion"] | None = None
+    margin: float = Field(default=0.03, gt=0)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> "Gate":
+        if (self.min is None) == (self.noninferior_to is None):
+            raise ValueError("a gate has either `min` or `noninferior_to`")
+        return self
+
+
+class SafetyConfig(_Part):
+    """Bounds of the safety checks; a bound of `null` measures without gating."""
+
+    max_leaks: int = Field(default=0, ge=0)
+    min_refusal: Share | None = None
+    max_over_refusal: Share | None = None
+
+
+class GgufConfig(_Part):
+    """Quantization of the shared base file and of the adapter file."""
+
+    base: Literal["F16", "Q8_0", "Q4_K_M"] = "Q4_K_M"
+    adapter: Literal["F16", "F32"] = "F16"
+
+
+class ParityConfig(_Part):
+    """How close llama.cpp must stay to transformers on held-out text.
+
+    Two comparisons: the unquantized files (conversion must be exact) and the quantized base (a loss is allowed).
+    """
+
+    min_top1_f16: Share = 0.99
+    max_kl_f16: float = Field(default=1e-3, gt=0)
+    min_top1: Share = 0.90
+    max_kl: float = Field(default=0.05, gt=0)
+
+
+class BudgetConfig(_Part):
+    """What the phone allows, in MB (10^6 bytes)."""
+
+    adapter_mb: float = Field(default=20, gt=0)
+
+
+class ExportConfig(_Part):
+    """Which files are made for phones, and what they must prove."""
+
+    gguf: GgufConfig = GgufConfig()
+    parity: ParityConfig = ParityConfig()
+    budget: BudgetConfig = BudgetConfig()
+
+
+class Recipe(_Part):
+    """One adapter's whole recipe (`configs/adapters/NAME.yaml`)."""
+
+    adapter: Name
+    task: Task
+    base: str
+    catalogue: str | None = None
+    description: str = ""
+    data: DataConfig
+    prompt: PromptConfig = PromptConfig()
+    scrub: ScrubConfig = ScrubConfig()
+    drift: DriftConfig = DriftConfig()
+    label: LabelConfig = LabelConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    gates: list[Gate] = Field(default_factory=list)
+    safety: SafetyConfig = SafetyConfig()
+    export: ExportConfig = ExportConfig()
+
+    @field_validator("gates")
+    @classmethod
+    def _gates_are_distinct(cls, gates: list[Gate]) -> list[Gate]:
+        seen = {(gate.metric, gate.noninferior_to) for gate in gates}
+        if len(seen) != len(gates):
+            raise ValueError("two gates ask the same of the same metric")
+        return gates
+
+    @model_validator(mode="after")
+    def _structured_tasks_have_a_catalogue(self) -> "Recipe":
+        if self.task != "chat" and not self.catalogue:
+            raise ValueError(f"task {self.task} needs `catalogue`: the file that lists its labels or functions")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Digest of the resolved recipe: two recipes that mean the same have the same one."""
+        return sha256_text(canonical_json(self.model_dump(mode="json")))
+
+
+class BaseConfig(_Part):
+    """A base model (`configs/bases/NAME.yaml`): where its weights come from and what phones run.
+
+    `source` is a hub id or a local folder (relative ones are seen from the file). A `digest`, when given, must match
+    the weights. `chat_template`, a file, replaces the tokenizer's own.
+    """
+
+    base: str
+    source: str
+    revision: str | None = None
+    architecture: Literal["gemma3", "llama", "qwen2", "qwen3"]
+    chat_template: str | None = None
+    context: int = Field(default=2048, ge=64)
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    digest: str | None = None
+    license: str = ""
+    notes: str = ""
+
+
+class Catalogue(_Part):
+    """What a structured task may answer: intent labels, or functions with JSON-schema parameters.
+
+    A parameter's schema may carry `x-pii: TYPE` (its value is personal data of that type) and `x-grounded: false`
+    (its value need not stand in the user's words, as with an enumerated or computed one).
+    """
+
+    labels: list[str] = Field(default_factory=list)
+    functions: list[dict[str, Any]] = Field(default_factory=list)
+    refusal: str | None = None
+    """The label or function that declines a request."""
+
+    @model_validator(mode="after")
+    def _lists_something_once(self) -> "Catalogue":
+        names = self.labels or [str(function.get("name")) for function in self.functions]
+        if not names or bool(self.labels) == bool(self.functions):
+            raise ValueError("a catalogue lists either labels or functions")
+        if len(set(names)) != len(names):
+            raise ValueError("a name stands twice in the catalogue")
+        if self.refusal is not None and self.refusal not in names:
+            raise ValueError(f"refusal {self.refusal!r} is not in the catalogue")
+        return self
+
+    def function(self, name: str) -> dict[str, Any] | None:
+        """The declaration called `name`: {name, description, parameters (JSON schema)}."""
+        return next((function for function in self.functions if function["name"] == name), None)

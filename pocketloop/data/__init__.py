@@ -1,0 +1,1 @@
+"""From events and example files to an immutable dataset release."""

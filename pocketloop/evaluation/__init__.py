@@ -1,0 +1,1 @@
+"""Suites, paired statistics, gates, and the report that shows them."""

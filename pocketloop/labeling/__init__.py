@@ -1,0 +1,1 @@
+"""Deciding which answers are right enough to learn from."""

@@ -1,0 +1,1 @@
+"""Base models, chat templates, and generators that run them."""

@@ -1,0 +1,1 @@
+"""Finding personal data, replacing it consistently, and proving that it is gone."""

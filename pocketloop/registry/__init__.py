@@ -1,0 +1,1 @@
+"""Candidates in MLflow: versions, lineage, the adapter card."""

@@ -1,0 +1,1 @@
+"""Checks that a candidate neither leaks nor obeys what it should decline."""

@@ -1,0 +1,1 @@
+"""What a task is: how an example becomes a prompt, and how an answer is parsed and scored."""

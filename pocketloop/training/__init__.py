@@ -1,0 +1,1 @@
+"""Turning a dataset release into an adapter."""

@@ -1,0 +1,1 @@
+"""Thin ZenML steps: read inputs, call one domain function, log metadata, return typed artifacts."""

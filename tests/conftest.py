@@ -1,0 +1,24 @@
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Public datasets beside the checkout; tests on them skip where they are absent."""
+    folder = Path(os.environ.get("POCKETLOOP_SHARED_DATA", SHARED))
+    if not folder.is_dir():
+        pytest.skip("the public datasets (CLINC150, SNIPS, SGD) are not beside this checkout")
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A clean POCKETLOOP_HOME."""
+    monkeypatch.setenv("POCKETLOOP_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
