@@ -28,6 +28,10 @@ class Message(BaseModel):
     tool_calls: list[ToolCall] = Field(default_factory=list)
 
 
+Conversation = list[dict[str, Any]]
+"""Messages as chat templates take them: {role, content}."""
+
+
 class AdapterTag(BaseModel):
     """Which adapter answered: its skill, version, and the arm of the rollout the phone was in."""
 

@@ -32,7 +32,8 @@ def base_folder(config: BaseConfig) -> Path:
     except Exception as error:
         raise ModelError(
             f"base {config.base}: {config.source} is neither a local folder nor to be had from the hub "
-            f"({type(error).__name__}); download it once, or set `source` in configs/bases/{config.base}.yaml to a folder"
+            f"({type(error).__name__}); download it once, or set `source` in configs/bases/{config.base}.yaml "
+            "to a folder"
         ) from None
 
 
@@ -45,10 +46,9 @@ def load_base(config: BaseConfig, dtype: str | None = None) -> tuple[Any, Any]:
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, dtype or config.dtype), use_safetensors=True, attn_implementation="sdpa"
     )
-    if model.config.get_text_config().model_type.removesuffix("_text") != config.architecture:
-        raise ModelError(
-            f"base {config.base}: {folder} holds a {model.config.model_type}, the configuration says {config.architecture}"
-        )
+    found = model.config.get_text_config().model_type.removesuffix("_text")
+    if found != config.architecture:
+        raise ModelError(f"base {config.base}: {folder} holds {found}, the configuration says {config.architecture}")
     return model, load_tokenizer(folder, config.chat_template)
 
 

@@ -2,9 +2,6 @@
 
 from typing import Any
 
-Conversation = list[dict[str, Any]]
-"""Messages as chat templates take them: {role, content, tool_calls?}."""
-
 
 def load_tokenizer(folder: Any, chat_template: str | None = None) -> Any:
     """Load the tokenizer in `folder`, padding on the left; `chat_template` is a file that replaces its own."""

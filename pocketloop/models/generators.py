@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from pocketloop.models.chat import Conversation, encode_prompt, stop_ids
+from pocketloop.contracts.events import Conversation
+from pocketloop.models.chat import encode_prompt, stop_ids
 
 
 @dataclass(frozen=True)

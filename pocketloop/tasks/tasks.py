@@ -9,10 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pocketloop.contracts.events import Message
+from pocketloop.contracts.events import Conversation, Message
 from pocketloop.contracts.examples import Example
 from pocketloop.contracts.recipe import Catalogue, Recipe
-from pocketloop.models.chat import Conversation
 from pocketloop.tasks.answers import read_calls, same_calls, write_answer
 
 Scores = dict[str, float]
@@ -66,7 +65,8 @@ class TaskSpec:
 
     def declines(self, text: str) -> bool:
         """Whether a structured answer declines the request, by the catalogue's `refusal`."""
-        return bool(self.catalogue and self.catalogue.refusal) and self.label_of(text) == self.catalogue.refusal
+        refusal = self.catalogue.refusal if self.catalogue else None
+        return refusal is not None and self.label_of(text) == refusal
 
 
 def _score_intent(text: str, example: Example, catalogue: Catalogue | None) -> Scores:
