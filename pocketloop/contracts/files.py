@@ -65,7 +65,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
     try:
         yield temporary
-        temporary.chmod(0o755)  # noqa: S103 - mkdtemp gives 0700; artifacts are not secret
+        temporary.chmod(0o755)
         if path.exists():
             shutil.rmtree(path)
         temporary.replace(path)

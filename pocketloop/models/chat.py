@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pocketloop.contracts.events import Conversation
+
 
 def load_tokenizer(folder: Any, chat_template: str | None = None) -> Any:
     """Load the tokenizer in `folder`, padding on the left; `chat_template` is a file that replaces its own."""
