@@ -221,6 +221,14 @@ class Recipe(_Part):
         """Digest of the resolved recipe: two recipes that mean the same have the same one."""
         return sha256_text(canonical_json(self.model_dump(mode="json")))
 
+    def view(self, *sections: str) -> "Recipe":
+        """This recipe with every optional section but `sections` at its default.
+
+        A stage is given the view of what it reads, so that its cached result stays valid when something else changes.
+        """
+        fixed = {"adapter", "task", "base", "catalogue", "data"}
+        return Recipe.model_validate(self.model_dump(include=fixed | set(sections)))
+
 
 class BaseConfig(_Part):
     """A base model (`configs/bases/NAME.yaml`): where its weights come from and what phones run.

@@ -1,0 +1,230 @@
+"""Candidates as versions of a registered model in MLflow.
+
+`functions` holds candidates, one version each; `functions.released` holds what a reviewer promoted, and its alias
+`champion` is what the fleet's stable channel serves. A version's source is the run artifact `bundle`, its
+description the adapter card, and its tags the digests and verdicts. Nothing a person wrote is stored here.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pocketloop.contracts.errors import RegistryError
+from pocketloop.contracts.files import Folder, sha256_file
+from pocketloop.contracts.home import Home
+from pocketloop.contracts.reports import (
+    DatasetRelease,
+    EvaluationReport,
+    GateDecision,
+    ReleaseBundle,
+    TrainReport,
+)
+
+BUNDLE = "bundle"
+CHAMPION = "champion"
+
+
+class Candidate(BaseModel):
+    """A registered version, as its tags describe it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    adapter: str
+    version: str
+    verdict: str
+    digest: str
+    dataset_digest: str
+    recipe_digest: str
+    base_digest: str
+    metrics: dict[str, float]
+    created: str
+    run_id: str
+
+
+def released_name(adapter: str) -> str:
+    """The registered model into which a reviewer promotes `adapter`'s candidates."""
+    return f"{adapter}.released"
+
+
+def client(home: Home) -> Any:
+    """An MLflow client on the project's store (SQLite under `home` by default)."""
+    import logging
+
+    home.root.mkdir(parents=True, exist_ok=True)
+    os.environ["MLFLOW_TRACKING_URI"] = home.mlflow_uri
+    for name in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # its first use of a store narrates every migration
+    import mlflow
+
+    mlflow.set_tracking_uri(home.mlflow_uri)
+    return mlflow.MlflowClient()
+
+
+def ensure_experiment(home: Home, name: str) -> str:
+    """The id of experiment `name`, created with its artifacts under `home` when it is new."""
+    api = client(home)
+    found = api.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    local = home.mlflow_uri.startswith("sqlite:")
+    location = (home.mlflow_artifacts / name).as_uri() if local else None
+    return str(api.create_experiment(name, artifact_location=location))
+
+
+def log_training(home: Home, run_id: str, report: TrainReport) -> None:
+    """Write the loss curves of a training run."""
+    from mlflow.entities import Metric
+
+    points = [("train_loss", step, loss) for step, loss in report.curve]
+    points += [("validation_loss", step, loss) for step, loss in report.validation_curve]
+    client(home).log_batch(run_id, metrics=[Metric(name, loss, 0, step) for name, step, loss in points])
+
+
+def register_candidate(
+    home: Home,
+    run_id: str,
+    folder: Folder,
+    bundle: ReleaseBundle,
+    card: str,
+    evaluation: EvaluationReport,
+    decision: GateDecision,
+    release: DatasetRelease,
+) -> Candidate:
+    """Store the bundle with the run and create a version from it; the same bundle gives the same version again."""
+    api = client(home)
+    for name, text in {
+        bundle.adapter: "Candidates: every version was trained, exported and judged by the pipeline.",
+        released_name(bundle.adapter): "Approved adapters: a reviewer promotes a candidate's version into this model.",
+    }.items():
+        _ensure_model(api, name, text)
+    held = api.search_model_versions(f"name = '{bundle.adapter}' and tag.digest = '{bundle.digest}'")
+    if held:
+        return _describe(held[0])
+    for result in evaluation.results:
+        for metric, estimate in result.metrics.items():
+            api.log_metric(run_id, f"{result.set}.{result.model}.{metric}", estimate.value)
+    api.log_artifacts(run_id, str(folder.path), BUNDLE)
+    result = evaluation.result("adapter")
+    tags = {
+        "verdict": decision.verdict,
+        "digest": bundle.digest,
+        "task": bundle.task,
+        "base": bundle.base,
+        "base_digest": bundle.base_digest,
+        "recipe_digest": bundle.recipe_digest,
+        "dataset_digest": bundle.dataset_digest,
+        "dataset_examples": str(sum(release.splits.values())),
+        **{f"gate.{gate.gate}": gate.verdict for gate in decision.gates},
+        **{f"metric.{name}": f"{value.value:.6f}" for name, value in (result.metrics if result else {}).items()},
+        **{f"sha256.{name}": digest for name, digest in bundle.files.items()},
+    }
+    # One call, so that a version is never seen without its tags and card.
+    version = api.create_model_version(
+        bundle.adapter,
+        source=f"{api.get_run(run_id).info.artifact_uri}/{BUNDLE}",
+        run_id=run_id,
+        tags={_tag(key): value for key, value in tags.items()},
+        description=card,
+    )
+    return _describe(api.get_model_version(bundle.adapter, version.version))
+
+
+def candidates(home: Home, adapter: str | None = None) -> list[Candidate]:
+    """All candidates, newest first; of one adapter when it is named."""
+    query = f"name = '{adapter}'" if adapter else ""
+    found = client(home).search_model_versions(query, order_by=["creation_timestamp DESC"])
+    return [_describe(version) for version in found if not version.name.endswith(".released")]
+
+
+def candidate(home: Home, adapter: str, version: str | None = None) -> Candidate:
+    """One candidate, by default the newest.
+
+    Raises:
+        RegistryError: there is no such version.
+    """
+    found = candidates(home, adapter)
+    if not found:
+        raise RegistryError(f"no candidate of {adapter!r} is registered; `pocketloop retrain {adapter}` makes one")
+    if version is None:
+        return found[0]
+    match = next((item for item in found if item.version == version), None)
+    if match is None:
+        known = ", ".join(item.version for item in found)
+        raise RegistryError(f"{adapter} has no version {version}; registered: {known}")
+    return match
+
+
+def champion(home: Home, adapter: str) -> Candidate | None:
+    """The candidate behind alias `champion` of `<adapter>.released`; `None` when nothing was ever promoted."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        released = client(home).get_model_version_by_alias(released_name(adapter), CHAMPION)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    digest = released.tags.get("digest")
+    return next((item for item in candidates(home, adapter) if item.digest == digest), None)
+
+
+@contextmanager
+def fetch_bundle(home: Home, found: Candidate) -> Iterator[Path]:
+    """The bundle's files in a temporary folder, each checked against its registered digest.
+
+    Raises:
+        RegistryError: a file was changed since it was registered.
+    """
+    import tempfile
+
+    api = client(home)
+    with tempfile.TemporaryDirectory() as target:
+        folder = Path(api.download_artifacts(found.run_id, BUNDLE, target))
+        bundle = ReleaseBundle.model_validate_json((folder / "bundle.json").read_text(encoding="utf-8"))
+        if bundle.digest != found.digest:
+            raise RegistryError(f"{found.adapter}@{found.version}: the stored bundle is not the registered one")
+        for name, digest in bundle.files.items():
+            if sha256_file(folder / name) != digest:
+                raise RegistryError(f"{found.adapter}@{found.version}: {name} was changed after registration")
+        yield folder
+
+
+def _ensure_model(api: Any, name: str, text: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        api.create_registered_model(name, description=text)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _tag(key: str) -> str:
+    """MLflow allows letters, digits and `_-./: ` in keys."""
+    return "".join(char if char.isalnum() or char in "_-./" else "_" for char in key)
+
+
+def _describe(version: Any) -> Candidate:
+    tags = version.tags
+    return Candidate(
+        adapter=version.name,
+        version=str(version.version),
+        verdict=tags.get("verdict", "unknown"),
+        digest=tags.get("digest", ""),
+        dataset_digest=tags.get("dataset_digest", ""),
+        recipe_digest=tags.get("recipe_digest", ""),
+        base_digest=tags.get("base_digest", ""),
+        metrics={key.removeprefix("metric."): float(v) for key, v in tags.items() if key.startswith("metric.")},
+        created=_utc(version.creation_timestamp),
+        run_id=version.run_id,
+    )
+
+
+def _utc(milliseconds: int) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
