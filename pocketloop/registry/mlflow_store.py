@@ -108,7 +108,7 @@ def register_candidate(
         for metric, estimate in result.metrics.items():
             api.log_metric(run_id, f"{result.set}.{result.model}.{metric}", estimate.value)
     api.log_artifacts(run_id, str(folder.path), BUNDLE)
-    result = evaluation.result("adapter")
+    measured = evaluation.result("adapter")
     tags = {
         "verdict": decision.verdict,
         "digest": bundle.digest,
@@ -119,7 +119,7 @@ def register_candidate(
         "dataset_digest": bundle.dataset_digest,
         "dataset_examples": str(sum(release.splits.values())),
         **{f"gate.{gate.gate}": gate.verdict for gate in decision.gates},
-        **{f"metric.{name}": f"{value.value:.6f}" for name, value in (result.metrics if result else {}).items()},
+        **{f"metric.{name}": f"{value.value:.6f}" for name, value in (measured.metrics if measured else {}).items()},
         **{f"sha256.{name}": digest for name, digest in bundle.files.items()},
     }
     # One call, so that a version is never seen without its tags and card.
