@@ -1,0 +1,41 @@
+# `make run` sets up and retrains one adapter; `make test` sets up and runs every test. See README.md.
+ADAPTER ?= functions
+PYTHON  ?= python3
+BIN     := .venv/bin
+export POCKETLOOP_HOME ?= $(CURDIR)/.pocketloop
+
+.PHONY: help run test lint bench ui base lock setup clean
+help:           ## show this list
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: .venv/ready
+.venv/ready: requirements.lock pyproject.toml scripts/setup.sh
+	@PYTHON=$(PYTHON) bash scripts/setup.sh
+
+run: setup      ## the main job: demo events -> a candidate adapter in MLflow (ADAPTER=functions | intent | your own)
+	@$(BIN)/pocketloop data demo
+	@$(BIN)/pocketloop retrain $(ADAPTER)
+
+test: setup     ## every test
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: setup     ## format, lint, types, floors of the house
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup    ## every benchmark: ratios against a named baseline, measured in the same run
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+ui: setup       ## MLflow on http://127.0.0.1:5000 with the project's store
+	@$(BIN)/pocketloop ui
+
+base: setup     ## rebuild the embedded base `tiny` from its generated corpus (over an hour)
+	$(BIN)/python -m pocketloop.models.tiny.build --out configs/bases/tiny
+
+lock: setup     ## compile requirements.lock from pyproject.toml
+	bash scripts/lock.sh --upgrade
+
+clean:          ## remove the environment and all local state
+	rm -rf .venv .pocketloop .pytest_cache .mypy_cache .ruff_cache .hypothesis
