@@ -70,6 +70,9 @@ class DatasetRelease(_Report):
     """An immutable, content-addressed dataset: splits, and everything that led to it."""
 
     digest: str
+    """Digest of the splits: the same examples give the same release, whatever else was reported."""
+    inputs: str
+    """Digest of what was collected; a run on the same inputs compares with `parent`, not with itself."""
     adapter: str
     task: str
     splits: dict[str, int]

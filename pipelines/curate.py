@@ -1,0 +1,33 @@
+"""Curate: collect → scrub → validate → drift → label → split → dataset release."""
+
+from typing import Any
+
+from zenml import pipeline
+
+from pocketloop.contracts.recipe import Recipe
+from steps.collect import collect
+from steps.drift import drift
+from steps.label import label
+from steps.release import previous_release, release
+from steps.scrub import scrub
+from steps.validate import validate
+
+
+@pipeline(name="curate")
+def curate(recipe: Recipe) -> Any:
+    """From the event log and example files to an immutable dataset release."""
+    collected, collect_report = collect(recipe.view("data"))
+    scrubbed, scrub_report = scrub(recipe.view("scrub"), collected)
+    validated, validation_report = validate(recipe.view(), scrubbed)
+    _, drift_report = drift(recipe.view("drift"), validated, previous_release(recipe.view()))
+    labelled, label_report = label(recipe.view("label"), validated)
+    return release(
+        recipe.view("data"),
+        labelled,
+        validated,
+        collect_report,
+        scrub_report,
+        validation_report,
+        drift_report,
+        label_report,
+    )

@@ -1,0 +1,44 @@
+"""What the commands print: words for people on stdout, errors on stderr, JSON when a program reads."""
+
+import json
+import sys
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+
+
+@cache
+def console() -> Any:
+    """The one rich console (loading rich takes a tenth of a second)."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str = "") -> None:
+    """Print a line, with rich markup."""
+    console().print(text)
+
+
+def complain(text: str) -> None:
+    """Print an error on stderr."""
+    print(f"error: {text}", file=sys.stderr)
+
+
+def emit(value: BaseModel | dict[str, Any] | list[Any]) -> None:
+    """Print JSON and nothing else."""
+    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    print(json.dumps(data, indent=2, ensure_ascii=False))
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a small table; columns whose name starts with `>` are aligned to the right."""
+    from rich.table import Table
+
+    shown = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+    for column in columns:
+        shown.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+    for row in rows:
+        shown.add_row(*row)
+    console().print(shown)

@@ -1,0 +1,40 @@
+"""`pocketloop`: one command group per user task.
+
+Heavy libraries are imported by the command that needs them, so that `--help` answers at once.
+"""
+
+import sys
+
+import typer
+
+from pocketloop.cli import data, new, pipelines, recipes, registry, ui
+from pocketloop.cli.console import complain
+from pocketloop.contracts.errors import PocketloopError
+
+app = typer.Typer(
+    name="pocketloop",
+    help="Turn what phones log, with consent, into the next adapter for their on-device language model.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+pipelines.add_to(app)
+recipes.add_to(app)
+data.add_to(app)
+new.add_to(app)
+registry.add_to(app)
+ui.add_to(app)
+
+
+def main() -> None:
+    """Run the command line: an expected error is one clear line on stderr and a non-zero exit status."""
+    try:
+        app()
+    except PocketloopError as error:
+        complain(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        complain("interrupted; the next run goes on from the last finished stage")
+        sys.exit(130)

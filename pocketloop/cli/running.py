@@ -1,0 +1,33 @@
+"""Starting a pipeline: the environment it needs, the stack it runs on, and what to say when it ends."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pocketloop.contracts.home import Home, project_root
+
+
+def prepare_environment(home: Home) -> None:
+    """Point ZenML and MLflow at the project's own state; must come before either is imported."""
+    home.root.mkdir(parents=True, exist_ok=True)
+    os.environ["POCKETLOOP_HOME"] = str(home.root)
+    os.environ["MLFLOW_TRACKING_URI"] = home.mlflow_uri
+    os.environ.setdefault("ZENML_CONFIG_PATH", str(home.zenml))
+    os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "WARN")
+    os.environ.setdefault("ZENML_DISABLE_STEP_LOGS_STORAGE", "false")
+    os.environ.setdefault("ZENML_ENABLE_RICH_TRACEBACK", "false")
+    Path(os.environ["ZENML_CONFIG_PATH"]).mkdir(parents=True, exist_ok=True)
+
+
+def run_pipeline(pipeline: Callable[..., Any], stack: str, **parameters: Any) -> Any:
+    """Run a pipeline on the stack `stacks/<stack>.yaml` (or a file) and return ZenML's run, its error raised."""
+    from stacks.apply import apply_stack
+    from zenml.utils import source_utils
+
+    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    source_utils.set_custom_source_root(str(project_root()))
+    file = Path(stack) if stack.endswith((".yaml", ".yml")) else project_root() / "stacks" / f"{stack}.yaml"
+    apply_stack(file)
+    return pipeline(**parameters)

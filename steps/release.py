@@ -1,0 +1,75 @@
+"""Release: split by group and freeze the result, named by its content."""
+
+from typing import Annotated
+
+from zenml import step
+
+from pocketloop.contracts.files import Folder
+from pocketloop.contracts.home import Home
+from pocketloop.contracts.recipe import Recipe
+from pocketloop.contracts.reports import (
+    CollectReport,
+    DatasetRelease,
+    DriftReport,
+    LabelReport,
+    ScrubReport,
+    ValidationReport,
+)
+from steps.stage import BY_CONTENT, stage
+
+
+@step(enable_cache=False)
+def previous_release(recipe: Recipe) -> Annotated[str, "previous_release"]:
+    """Digest of this adapter's newest release whose data differs from today's; empty when there is none."""
+    from pocketloop.data.release import latest_release
+
+    return latest_release(Home(), recipe.adapter) or ""
+
+
+@step(enable_cache=False)
+def load_release(
+    recipe: Recipe,
+) -> tuple[Annotated[Folder, "dataset"], Annotated[DatasetRelease, "release"]]:
+    """The newest release of this adapter, for a run that only trains."""
+    from pocketloop.data.release import latest_release, read_release
+
+    from pocketloop.contracts.errors import DataError
+
+    with stage("dataset") as this:
+        digest = latest_release(Home(), recipe.adapter)
+        if digest is None:
+            raise DataError(f"{recipe.adapter} has no dataset release yet; run `pocketloop curate {recipe.adapter}`")
+        folder = Home().releases / digest
+        this.done(f"release {digest[:12]}")
+        return Folder.of(folder / "splits"), read_release(folder)
+
+
+@step(cache_policy=BY_CONTENT)
+def release(
+    recipe: Recipe,
+    labelled: Folder,
+    validated: Folder,
+    collect_report: CollectReport,
+    scrub_report: ScrubReport,
+    validation_report: ValidationReport,
+    drift_report: DriftReport,
+    label_report: LabelReport,
+) -> tuple[Annotated[Folder, "dataset"], Annotated[DatasetRelease, "release"]]:
+    """Write the splits and everything that led to them under the home's `releases/`."""
+    from pocketloop.data.release import write_release
+
+    with stage("release") as this:
+        written = write_release(
+            Home(),
+            recipe,
+            labelled.path,
+            validated.path,
+            collect=collect_report,
+            scrub=scrub_report,
+            validation=validation_report,
+            drift=drift_report,
+            label=label_report,
+        )
+        splits = ", ".join(f"{count} {name}" for name, count in written.splits.items())
+        this.done(f"{written.digest[:12]}: {splits}", digest=written.digest, splits=written.splits)
+        return Folder.of(Home().releases / written.digest / "splits"), written

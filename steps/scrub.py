@@ -1,0 +1,32 @@
+"""Scrub: personal data becomes consistent pseudonyms; what cannot be scrubbed with confidence is left out."""
+
+from typing import Annotated
+
+from zenml import step
+
+from pocketloop.contracts.files import Folder
+from pocketloop.contracts.home import Home
+from pocketloop.contracts.loading import load_catalogue
+from pocketloop.contracts.recipe import Recipe
+from pocketloop.contracts.reports import ScrubReport
+from steps.stage import BY_CONTENT, stage
+
+
+@step(cache_policy=BY_CONTENT)
+def scrub(
+    recipe: Recipe, collected: Folder
+) -> tuple[Annotated[Folder, "scrubbed"], Annotated[ScrubReport, "scrub_report"]]:
+    """Scrub shard by shard; a shard that was scrubbed before is taken from the cache."""
+    from pocketloop.privacy.shards import scrub_folder
+
+    with stage("scrub") as this:
+        report = scrub_folder(collected.path, this.scratch, recipe.scrub, load_catalogue(recipe), Home())
+        shards = report.reused_shards + report.scrubbed_shards
+        this.done(
+            f"{report.records} records, {sum(report.found.values())} values replaced, {report.quarantined} "
+            f"quarantined, {report.leaks} leaks; {report.reused_shards} of {shards} shards reused",
+            found=report.found,
+            quarantined=report.quarantined,
+            leaks=report.leaks,
+        )
+        return Folder.of(this.scratch), report

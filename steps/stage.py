@@ -1,0 +1,67 @@
+"""What every step shares: a workspace, a line on the terminal, metadata, and when a cached result still counts."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from zenml import log_metadata
+from zenml.config import CachePolicy
+
+from pocketloop.contracts.files import sha256_text
+from pocketloop.contracts.home import Home, project_root
+
+
+@cache
+def library_digest() -> str:
+    """Digest of the code below the command line: changed code makes every cached result stale."""
+    root = project_root()
+    rooms = [root / "steps", *(p for p in (root / "pocketloop").iterdir() if p.is_dir() and p.name != "cli")]
+    files = sorted(file for room in rooms for file in room.rglob("*") if file.suffix in (".py", ".html", ".json"))
+    return sha256_text("\n".join(f"{file.relative_to(root)} {sha256_text(file.read_text('utf-8'))}" for file in files))
+
+
+BY_CONTENT = CachePolicy(cache_func=library_digest)
+"""A step's result is reused while its inputs' contents, its parameters and the library's code are the same."""
+
+
+class Stage:
+    """A running stage: a scratch folder, and what it has to say for itself."""
+
+    def __init__(self, name: str, scratch: Path) -> None:
+        self.name = name
+        self.scratch = scratch
+        self.summary = ""
+        self.metadata: dict[str, Any] = {}
+
+    def done(self, summary: str, **metadata: Any) -> None:
+        """Set the line a person reads, and the metadata that ZenML keeps."""
+        self.summary = summary
+        self.metadata.update(metadata)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[Stage]:
+    """Time a stage, print its one line, log its metadata, and remove its scratch folder afterwards."""
+    home = Home()
+    work = home.root / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=work))
+    running = Stage(name, scratch)
+    print(f"▸ {name} …", flush=True)
+    started = time.perf_counter()
+    try:
+        yield running
+        seconds = time.perf_counter() - started
+        print(f"✓ {name:<10} {seconds:6.1f} s   {running.summary}", flush=True)
+        log_metadata({"seconds": round(seconds, 3), **running.metadata})
+    finally:
+        # ZenML copies a returned folder only after the step function returns: the scratch folder of the stage before
+        # goes when the next one starts, this one stays until then.
+        for other in work.iterdir():
+            if other != scratch:
+                shutil.rmtree(other, ignore_errors=True)
