@@ -1,0 +1,140 @@
+"""A llama.cpp context and its batch: several sequences at different places, computed together."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pocketloop.contracts.errors import ModelError
+from pocketloop.models.llama_runtime import last_words, library
+
+_BATCH = 2048  # tokens handed to llama.cpp at once
+_MICRO_BATCH = 512  # tokens that it computes at once
+
+
+@dataclass
+class LlamaSequence:
+    """One conversation in a slot: tokens still to feed, the answer so far, tokens already in the cache."""
+
+    feed: list[int]
+    answer: list[int]
+    position: int = field(default=0)
+
+
+class LlamaContext:
+    """A llama.cpp context with its batch: `slots` sequences of at most `width` tokens."""
+
+    def __init__(self, model: Any, width: int, slots: int, threads: int, vocabulary: int, *, everything: bool) -> None:
+        import numpy as np
+
+        lib = library()
+        params = lib.llama_context_default_params()
+        params.n_ctx = width * slots
+        params.n_seq_max = slots
+        params.n_batch = _MICRO_BATCH if everything else _BATCH
+        params.n_ubatch = _MICRO_BATCH
+        params.n_outputs_max = 0 if everything else slots
+        params.n_threads = params.n_threads_batch = threads
+        params.no_perf = True
+        self.width, self.slots, self.vocabulary = width, slots, vocabulary
+        self.size = int(params.n_batch)
+        self._context = lib.llama_init_from_model(model, params)
+        if not self._context:
+            raise ModelError(f"llama.cpp cannot make a context of {slots} x {width} tokens: {last_words()}")
+        self._memory = lib.llama_get_memory(self._context)
+        self.tokens = np.zeros(self.size, dtype=np.int32)
+        self.positions = np.zeros(self.size, dtype=np.int32)
+        self.sequences = np.zeros(self.size, dtype=np.int32)
+        self.wanted = np.zeros(self.size, dtype=np.int8)
+        self._counts = np.ones(self.size, dtype=np.int32)
+        self._pointers = self.sequences.ctypes.data + 4 * np.arange(self.size, dtype=np.uint64)
+        self._batch = lib.llama_batch(
+            n_tokens=0,
+            token=self._pointer(self.tokens, ctypes.c_int32),
+            embd=None,
+            pos=self._pointer(self.positions, ctypes.c_int32),
+            n_seq_id=self._pointer(self._counts, ctypes.c_int32),
+            seq_id=self._pointer(self._pointers, ctypes.POINTER(ctypes.c_int32)),
+            logits=self._pointer(self.wanted, ctypes.c_int8),
+        )
+
+    def step(self, slots: Sequence[LlamaSequence | None]) -> list[tuple[int, int]]:
+        """Feed what the slots hold, as far as the batch allows; returns (slot, best next token) where complete."""
+        used = 0
+        complete: list[int] = []
+        for number, slot in enumerate(slots):
+            if slot is None or used == self.size:
+                continue
+            taken = slot.feed[: self.size - used]
+            self._put(used, taken, slot.position, number)
+            used += len(taken)
+            slot.position += len(taken)
+            slot.feed = slot.feed[len(taken) :]
+            if not slot.feed:
+                self.wanted[used - 1] = 1
+                complete.append(number)
+        rows = self._decode(used, len(complete))
+        return list(zip(complete, rows.argmax(axis=1).tolist(), strict=True))
+
+    def all_logits(self, ids: list[int]) -> Any:
+        """Logits after every token of one sequence, float32 [tokens, vocabulary]."""
+        import numpy as np
+
+        result = np.empty((len(ids), self.vocabulary), dtype=np.float32)
+        self.clear()
+        for start in range(0, len(ids), self.size):
+            part = ids[start : start + self.size]
+            self._put(0, part, start, 0)
+            self.wanted[: len(part)] = 1
+            result[start : start + len(part)] = self._decode(len(part), len(part))
+        return result
+
+    def apply(self, adapter: Any) -> None:
+        """Use `adapter` (or none) from now on, and drop what was computed with another."""
+        lib = library()
+        if adapter:
+            handles = (lib.llama_adapter_lora_p_ctypes * 1)(adapter)
+            status = lib.llama_set_adapters_lora(self._context, handles, 1, (ctypes.c_float * 1)(1.0))
+        else:
+            status = lib.llama_set_adapters_lora(self._context, None, 0, None)
+        if status != 0:
+            raise ModelError(f"llama.cpp cannot apply the adapter: {last_words()}")
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all sequences."""
+        library().llama_memory_clear(self._memory, True)
+
+    def forget(self, slot: int) -> None:
+        """Forget one sequence, so that its slot can hold another."""
+        library().llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+    def free(self) -> None:
+        """Give the context's memory back."""
+        library().llama_free(self._context)
+
+    def _put(self, start: int, ids: list[int], position: int, sequence: int) -> None:
+        import numpy as np
+
+        end = start + len(ids)
+        self.tokens[start:end] = ids
+        self.positions[start:end] = np.arange(position, position + len(ids))
+        self.sequences[start:end] = sequence
+        self.wanted[start:end] = 0
+
+    def _decode(self, tokens: int, outputs: int) -> Any:
+        """Run the first `tokens` entries of the batch; a view of the wanted logits [outputs, vocabulary]."""
+        import numpy as np
+
+        lib = library()
+        self._batch.n_tokens = tokens
+        status = lib.llama_decode(self._context, self._batch)
+        if status != 0:
+            raise ModelError(f"llama.cpp failed on a batch of {tokens} tokens (status {status}): {last_words()}")
+        if not outputs:
+            return np.empty((0, self.vocabulary), dtype=np.float32)
+        return np.ctypeslib.as_array(lib.llama_get_logits(self._context), shape=(outputs, self.vocabulary))
+
+    @staticmethod
+    def _pointer(array: Any, kind: Any) -> Any:
+        return array.ctypes.data_as(ctypes.POINTER(kind))

@@ -1,0 +1,199 @@
+"""llama.cpp as a Generator: what a phone runs, with many conversations decoded together."""
+
+import ctypes
+import json
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pocketloop.contracts.errors import ModelError
+from pocketloop.contracts.events import Conversation
+from pocketloop.contracts.files import sha256_file
+from pocketloop.models.chat import encode_prompt, load_tokenizer, stop_ids
+from pocketloop.models.generators import Generation
+from pocketloop.models.llama_context import LlamaContext, LlamaSequence
+from pocketloop.models.llama_runtime import (
+    BASE_DIGEST_KEY,
+    adapter_metadata,
+    available_cores,
+    last_words,
+    library,
+    load_adapter,
+    load_model,
+)
+
+
+class LlamaCppGenerator:
+    """Greedy generation with a GGUF base and, if wanted, a GGUF LoRA adapter that can be swapped while it runs.
+
+    Up to `parallel` conversations are decoded in one batch; when one ends, the next prompt takes its place. Prompts are
+    rendered with the chat template of the transformers tokenizer in `tokenizer`, so both runtimes see the same ids.
+
+    Args:
+        base: GGUF model.
+        tokenizer: folder with the transformers tokenizer (the base's own folder).
+        adapter: GGUF LoRA; must name `base_digest`.
+        chat_template: file that replaces the tokenizer's template.
+        context: longest prompt and answer together, in tokens.
+        parallel: conversations decoded together.
+        threads: by default one for each core that the process may use.
+        base_digest: sha256 that adapters must name; by default that of the file `base`. Give the quantized base's
+            digest when `base` is the unquantized file of the same model.
+
+    Raises:
+        ModelError: a file is absent or damaged, or the adapter belongs to another base.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        tokenizer: Path,
+        adapter: Path | None = None,
+        *,
+        chat_template: str | None = None,
+        context: int = 2048,
+        parallel: int = 16,
+        threads: int | None = None,
+        base_digest: str | None = None,
+    ) -> None:
+        self.base = base
+        self.tokenizer = load_tokenizer(tokenizer, chat_template)
+        self.context = context
+        self.parallel = parallel
+        self.threads = threads or available_cores()
+        self._base_digest = base_digest
+        self._contexts: dict[str, LlamaContext] = {}
+        self._adapter: Any = None
+        self._model = load_model(base)
+        self._vocab = library().llama_model_get_vocab(self._model)
+        self.vocabulary: int = library().llama_vocab_n_tokens(self._vocab)
+        self._stops = self._find_stops(tokenizer)
+        try:
+            self.set_adapter(adapter)
+        except ModelError:
+            self.close()
+            raise
+
+    def generate(
+        self, conversations: Sequence[Conversation], max_new_tokens: int, tools: list[dict[str, Any]] | None = None
+    ) -> list[Generation]:
+        """Answer each conversation with at most `max_new_tokens` tokens, in order.
+
+        Raises:
+            ModelError: a prompt does not fit the context.
+        """
+        prompts = [encode_prompt(self.tokenizer, conversation, tools) for conversation in conversations]
+        return [self._decode_text(ids) for ids in self.generate_ids(prompts, max_new_tokens)]
+
+    def generate_ids(self, prompts: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
+        """Greedy continuations of token sequences; one that ended by itself includes its stop token."""
+        longest = max((len(prompt) for prompt in prompts), default=0)
+        if longest >= self.context or not all(prompts):
+            where = next(i for i, prompt in enumerate(prompts) if not prompt or len(prompt) >= self.context)
+            raise ModelError(f"prompt {where} has {len(prompts[where])} tokens; the context holds {self.context}")
+        answers: list[list[int]] = [[] for _ in prompts]
+        if not prompts or max_new_tokens < 1:
+            return answers
+        width = min(longest + max_new_tokens, self.context)
+        runner = self._runner("generate", width, min(self.parallel, len(prompts)), everything=False)
+        waiting = deque(LlamaSequence(list(prompt), answer) for prompt, answer in zip(prompts, answers, strict=True))
+        slots: list[LlamaSequence | None] = [None] * min(self.parallel, len(prompts))
+        while waiting or any(slots):
+            slots = [slot or (waiting.popleft() if waiting else None) for slot in slots]
+            for number, best in runner.step(slots):
+                slot = slots[number]
+                assert slot is not None
+                slot.answer.append(best)
+                slot.feed = [best]
+                if best in self._stops or len(slot.answer) == max_new_tokens or slot.position == width:
+                    slots[number] = None
+                    runner.forget(number)
+        return answers
+
+    def logits(self, token_ids: Sequence[list[int]]) -> list[Any]:
+        """Logits after every token of every sequence: float32 arrays [tokens, vocabulary]."""
+        longest = max((len(ids) for ids in token_ids), default=1)
+        if longest > self.context:
+            raise ModelError(f"a sequence of {longest} tokens does not fit the context of {self.context}")
+        runner = self._runner("logits", longest, 1, everything=True)
+        return [runner.all_logits(ids) for ids in token_ids]
+
+    def tokenize(self, text: str) -> list[int]:
+        """llama.cpp's own token ids of a rendered prompt: special tokens are recognised, none is added."""
+        data = text.encode()
+        room = len(data) + 1
+        buffer = (ctypes.c_int32 * room)()
+        count = library().llama_tokenize(self._vocab, data, len(data), buffer, room, False, True)
+        if count < 0:
+            raise ModelError(f"llama.cpp cannot tokenize a text of {len(text)} characters: {last_words()}")
+        return list(buffer[:count])
+
+    def set_adapter(self, adapter: Path | None) -> None:
+        """Swap the adapter (`None`: the base alone). Cached keys and values belong to the old one and are dropped.
+
+        Raises:
+            ModelError: the file is absent, damaged, or made for another base; the old adapter then stays.
+        """
+        handle = load_adapter(self._model, adapter) if adapter else None
+        if handle and adapter:
+            expected = self._base_digest = self._base_digest or sha256_file(self.base)
+            named = adapter_metadata(handle, BASE_DIGEST_KEY)
+            if named != expected:
+                library().llama_adapter_lora_free(handle)
+                raise ModelError(
+                    f"{adapter} belongs to the base with digest {(named or 'none')[:16]}, "
+                    f"not to {self.base.name} ({expected[:16]}): export it again for this base"
+                )
+        previous, self._adapter = self._adapter, handle
+        for context in self._contexts.values():
+            context.apply(handle)
+        if previous:
+            library().llama_adapter_lora_free(previous)
+
+    def close(self) -> None:
+        """Free everything that the library holds; safe to call twice."""
+        for context in self._contexts.values():
+            context.free()
+        self._contexts.clear()
+        model, self._model = self._model, None
+        self._adapter = None
+        if model:
+            library().llama_model_free(model)  # frees its adapters too
+
+    def __enter__(self) -> "LlamaCppGenerator":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _decode_text(self, ids: list[int]) -> Generation:
+        finished = bool(ids) and ids[-1] in self._stops
+        text = self.tokenizer.decode(ids[:-1] if finished else ids, skip_special_tokens=True)
+        return Generation(text=text, tokens=len(ids), finished=finished)
+
+    def _find_stops(self, folder: Path) -> set[int]:
+        """What ends an answer: as for transformers, and what llama.cpp itself takes for an end."""
+        path = folder / "generation_config.json"
+        configured = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id") if path.is_file() else None
+        stops = stop_ids(self.tokenizer) | set(configured if isinstance(configured, list) else [configured])
+        lib = library()
+        ends = {token for token in range(self.vocabulary) if lib.llama_vocab_is_eog(self._vocab, token)}
+        return {stop for stop in stops | ends if stop is not None}
+
+    def _runner(self, purpose: str, width: int, slots: int, *, everything: bool) -> LlamaContext:
+        """A context at least `width` tokens wide; made anew only when the one at hand is too small."""
+        known = self._contexts.get(purpose)
+        if known is None or known.width < width or known.slots < slots:
+            if self._model is None:
+                raise ModelError(f"{self.base.name} has been closed")
+            if known is not None:
+                known.free()
+            known = LlamaContext(self._model, width, slots, self.threads, self.vocabulary, everything=everything)
+            known.apply(self._adapter)
+            self._contexts[purpose] = known
+        known.clear()
+        return known
