@@ -1,0 +1,80 @@
+"""What a training run says of itself while it runs."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pocketloop.contracts.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: optimizer steps, mean loss (nats per answer token) since the last report, tokens, seconds."""
+
+    step: int
+    steps: int
+    loss: float
+    tokens: int
+    seconds: float
+
+    @property
+    def seconds_left(self) -> float:
+        """Time to the last step at the speed so far."""
+        return self.seconds * (self.steps - self.step) / max(self.step, 1)
+
+    def __str__(self) -> str:
+        speed = self.tokens / max(self.seconds, 1e-9)
+        return (
+            f"step {self.step}/{self.steps}  loss {self.loss:.3f}  {speed:,.0f} tokens/s  "
+            f"{_clock(self.seconds_left)} left"
+        )
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def log_progress(progress: Progress) -> None:
+    """Write one line to this module's logger."""
+    logger.info("%s", progress)
+
+
+def make_progress_callback(tokens_seen: Callable[[], int], on_progress: OnProgress, every_seconds: float) -> Any:
+    """A `TrainerCallback` that reports at most every `every_seconds`, and stops a run whose loss is no number."""
+    from transformers import TrainerCallback
+
+    class ProgressCallback(TrainerCallback):
+        started = 0.0
+        reported = 0.0
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            self.started = self.reported = time.monotonic()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == state.max_steps:
+                control.should_log = True  # the Trainer logs every n-th step, which need not be the last
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            loss = (logs or {}).get("loss")
+            if loss is None:
+                return
+            if not math.isfinite(loss):
+                raise ModelError(
+                    f"training diverged: the loss is {loss} at step {state.global_step} of {state.max_steps}; "
+                    f"lower train.stages.0.sft.learning_rate (now {args.learning_rate:g})"
+                )
+            now = time.monotonic()
+            if now - self.reported >= every_seconds or state.global_step == state.max_steps:
+                self.reported = now
+                on_progress(Progress(state.global_step, state.max_steps, loss, tokens_seen(), now - self.started))
+
+    return ProgressCallback()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
