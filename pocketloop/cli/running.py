@@ -23,8 +23,9 @@ def prepare_environment(home: Home) -> None:
 
 def run_pipeline(pipeline: Callable[..., Any], stack: str, **parameters: Any) -> Any:
     """Run a pipeline on the stack `stacks/<stack>.yaml` (or a file) and return ZenML's run, its error raised."""
-    from stacks.apply import apply_stack
     from zenml.utils import source_utils
+
+    from stacks.apply import apply_stack
 
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     source_utils.set_custom_source_root(str(project_root()))

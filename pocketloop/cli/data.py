@@ -1,0 +1,117 @@
+"""`pocketloop data`: bring events and examples in, look at what is there, make demo data."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pocketloop.cli.console import emit, say, table
+from pocketloop.contracts.home import Home
+
+if TYPE_CHECKING:
+    from pocketloop.data.event_log import ImportReport
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the group."""
+    group = typer.Typer(help="Import, inspect and generate data.", no_args_is_help=True)
+    group.command("import", epilog="Example: pocketloop data import phones/2026-11-20.jsonl.gz")(import_data)
+    group.command("inspect", epilog="Example: pocketloop data inspect --json")(inspect)
+    group.command("demo", epilog="Example, 100 more events: pocketloop data demo --add 100")(demo)
+    app.add_typer(group, name="data")
+
+
+def import_data(
+    files: Annotated[list[str], typer.Argument(help="JSON lines, plain or gzip; - reads standard input.")],
+    as_json: AsJson = False,
+) -> None:
+    """Add interaction events to the log, or keep an example file for a recipe.
+
+    What a file holds is told by its first line. An event that is already there counts once; a line that cannot be
+    used is quarantined with its reason, and the rest goes on. Importing the same file again changes nothing.
+    """
+    from pocketloop.data.event_log import import_file
+    from pocketloop.data.example_files import import_examples, is_example_file
+
+    reports = []
+    for file in files:
+        if file != "-" and is_example_file(Path(file)):
+            examples = import_examples(Home(), Path(file))
+            reports.append(examples.model_dump(mode="json"))
+            if not as_json:
+                say(f"{file}: {examples.examples} {examples.task} examples, {examples.refused} refused")
+                say(f'  in a recipe: - {{kind: examples, uri: "{examples.uri}"}}')
+            continue
+        report = import_file(file, Home().events, datetime.now(UTC))
+        reports.append(report.model_dump(mode="json"))
+        if not as_json:
+            say(f"{report.name}: {_counts(report)}")
+            for reason, count in report.quarantined.items():
+                say(f"  {count:6} {reason}")
+            if report.error:
+                say(f"  [yellow]stopped early:[/yellow] {report.error}")
+    if as_json:
+        emit(reports)
+
+
+def inspect(as_json: AsJson = False) -> None:
+    """Show what the event log holds, and every quarantined line with its place and reason."""
+    from pocketloop.data.event_log import inspect_log
+
+    summary = inspect_log(Home().events)
+    if as_json:
+        emit(summary)
+        return
+    say(f"[bold]{summary.events}[/bold] events of {summary.devices} devices in {Home().events}")
+    if summary.events:
+        say(f"  from {summary.first_ts} to {summary.last_ts}")
+    for name in ("by_skill", "by_consent", "by_policy", "quarantined"):
+        for key, count in getattr(summary, name).items():
+            say(f"  {name.removeprefix('by_'):8} {key:24} {count:7}")
+    if summary.quarantine:
+        table(
+            "Quarantined",
+            ["reason", "detail", "where", "event"],
+            [[row.reason, row.detail, row.where, row.event_id or ""] for row in summary.quarantine],
+        )
+
+
+def demo(
+    events: Annotated[int, typer.Option(help="Size of the demo fleet's log.")] = 7000,
+    add: Annotated[int, typer.Option(help="Post this many events more than the log has demo events.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the fleet; the same seed gives the same events.")] = 1,
+    out: Annotated[Path | None, typer.Option(help="Write the events to this file instead of importing them.")] = None,
+) -> None:
+    """Let the demo fleet of a household assistant post its events, and import them; done once, it does nothing more."""
+    from pocketloop.contracts.files import write_jsonl
+    from pocketloop.data.demo import demo_events
+    from pocketloop.data.event_log import import_file
+
+    home = Home()
+    posted = sorted((home.root / "demo").glob(f"events-{seed}-*.jsonl"), key=_end)
+    now = datetime.now(UTC)
+    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if out or add or not posted:
+        first = _end(posted[-1]) if posted and not out else 0
+        size = add or events
+        path = out or home.root / "demo" / f"events-{seed}-{first + size}.jsonl"
+        write_jsonl(path, demo_events(size, seed, start=first, now=today))
+        if out:
+            say(f"{size} events of the demo fleet in {out}")
+            return
+        posted.append(path)
+    for path in posted:
+        say(f"demo fleet, {path.name}: {_counts(import_file(path, home.events, now))}")
+
+
+def _end(path: Path) -> int:
+    return int(path.stem.rsplit("-", 1)[1])
+
+
+def _counts(report: "ImportReport") -> str:
+    refused = sum(report.quarantined.values())
+    hint = " (pocketloop data inspect)" if refused else ""
+    return f"{report.new} new events, {report.duplicates} known already, {refused} quarantined{hint}"

@@ -1,0 +1,146 @@
+"""The pipelines as commands: prepare-base, curate, train, retrain; and `stack apply`."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pocketloop.cli.console import emit, say
+from pocketloop.cli.recipes import Adapter, Overrides
+from pocketloop.contracts.errors import GateFailed
+from pocketloop.contracts.home import Home
+from pocketloop.contracts.loading import load_base_config, load_catalogue, load_recipe
+from pocketloop.contracts.recipe import GgufConfig, Recipe
+
+Stack = Annotated[str, typer.Option(help="A stack of stacks/, or the path of a stack file.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the candidate as JSON on the last line.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command(epilog="Example: pocketloop retrain functions --set train.stages.0.sft.epochs=1")(retrain)
+    app.command(epilog="Example: pocketloop curate intent")(curate)
+    app.command(epilog="Example: pocketloop train functions --set train.lora.r=8")(train)
+    app.command("prepare-base", epilog="Example: pocketloop prepare-base tiny")(prepare_base)
+    group = typer.Typer(help="ZenML stacks.", no_args_is_help=True)
+    group.command("apply", epilog="Example: pocketloop stack apply stacks/local.yaml")(apply)
+    app.add_typer(group, name="stack")
+
+
+def retrain(adapter: Adapter, overrides: Overrides = None, stack: Stack = "local", as_json: AsJson = False) -> None:
+    """The main job: curate the newest data, train, export, judge, and register a candidate for review.
+
+    Stages whose inputs have not changed are taken from the run before. The exit status is 0 when the candidate
+    passed its gates, 3 when it was registered without passing, 1 or 2 when the run could not be finished.
+    """
+    recipe = _checked(adapter, overrides)
+    _run("retrain", recipe, stack, as_json)
+
+
+def train(adapter: Adapter, overrides: Overrides = None, stack: Stack = "local", as_json: AsJson = False) -> None:
+    """Train on the newest dataset release, without collecting anything new."""
+    recipe = _checked(adapter, overrides)
+    _run("train", recipe, stack, as_json)
+
+
+def curate(adapter: Adapter, overrides: Overrides = None, stack: Stack = "local") -> None:
+    """Collect, scrub, validate, label and freeze a dataset release, without training."""
+    from pocketloop.cli.running import run_pipeline
+
+    recipe = _checked(adapter, overrides)
+    home = _environment()
+    from pipelines.curate import curate as pipeline
+
+    started = time.perf_counter()
+    run = run_pipeline(pipeline, stack, recipe=recipe)
+    _timing(run, time.perf_counter() - started)
+    say(f"release: {home.releases / str(_output(run, 'release', 'release').digest)}")
+
+
+def prepare_base(
+    base: Annotated[str, typer.Argument(help="A base's name (configs/bases/NAME.yaml) or the path of one.")],
+    quantization: Annotated[str, typer.Option(help="F16, Q8_0 or Q4_K_M.")] = "Q4_K_M",
+    stack: Stack = "local",
+) -> None:
+    """Fetch or build a base, convert and quantize it once, and record its golden probes and digest."""
+    from pocketloop.cli.running import run_pipeline
+
+    config = load_base_config(base)
+    gguf = GgufConfig.model_validate({"base": quantization})
+    home = _environment()
+    from pipelines.prepare_base import prepare_base as pipeline
+
+    run_pipeline(pipeline, stack, base=config, gguf=gguf)
+    say(f"prepared bases: {home.bases}")
+
+
+def apply(file: Annotated[Path, typer.Argument(help="A stack file.")]) -> None:
+    """Bring ZenML in line with a stack file; applying it again changes nothing."""
+    _environment()
+    from stacks.apply import apply_stack
+
+    for component, what in apply_stack(file).items():
+        say(f"{component}: {what}")
+
+
+def _checked(adapter: str, overrides: list[str] | None) -> Recipe:
+    """The recipe, with everything it names, checked before anything slow starts."""
+    recipe = load_recipe(adapter, overrides)
+    load_base_config(recipe.base)
+    load_catalogue(recipe)
+    return recipe
+
+
+def _environment() -> Home:
+    from pocketloop.cli.running import prepare_environment
+
+    home = Home()
+    prepare_environment(home)
+    return home
+
+
+def _run(name: str, recipe: Recipe, stack: str, as_json: bool) -> None:
+    from pocketloop.cli.running import run_pipeline
+
+    home = _environment()
+    from pocketloop.registry.mlflow_store import candidate, ensure_experiment
+
+    started = time.perf_counter()
+    print(f"{name} {recipe.adapter}: state in {home.root}", flush=True)
+    ensure_experiment(home, name)
+    if name == "retrain":
+        from pipelines.retrain import retrain as pipeline
+    else:
+        from pipelines.train import train as pipeline
+    run = run_pipeline(pipeline, stack, recipe=recipe, base=load_base_config(recipe.base))
+    version = _output(run, "register", "version")
+    found = candidate(home, recipe.adapter, version)
+    _timing(run, time.perf_counter() - started)
+    say(f"[bold]{found.adapter}@{found.version}[/bold] is registered, verdict [bold]{found.verdict}[/bold]")
+    say(f"  look      make ui   →  Models → {found.adapter} → Version {found.version} (card, scores, gates, files)")
+    say(f"  trace     pocketloop trace {found.adapter}@{found.version}")
+    if found.verdict == "pass":
+        say(f"  approve   on that page: Promote model → {found.adapter}.released")
+    if as_json:
+        emit(found)
+    if found.verdict != "pass":
+        raise GateFailed(
+            f"{found.adapter}@{found.version} did not pass its gates ({found.verdict}): "
+            f"pocketloop review show {found.adapter}@{found.version}"
+        )
+
+
+def _output(run: Any, step: str, name: str) -> Any:
+    return run.steps[step].outputs[name][0].load()
+
+
+def _timing(run: Any, wall: float) -> None:
+    """Say how much of the run was reused, and how much of the time was orchestration."""
+    steps = run.steps
+    reused = [name for name, step in steps.items() if str(step.status) == "cached"]
+    inside = sum(float(step.run_metadata.get("seconds", 0)) for name, step in steps.items() if name not in reused)
+    say(
+        f"{len(steps) - len(reused)} stages ran, {len(reused)} were reused; {wall:.0f} s in all, "
+        f"{inside:.0f} s inside the stages, {max(0.0, 1 - inside / wall):.0%} orchestration"
+    )

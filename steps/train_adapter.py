@@ -1,0 +1,42 @@
+"""Train: supervised fine-tuning of the recipe's adapter on the release's training split."""
+
+from typing import Annotated
+
+from zenml import step
+
+from pocketloop.contracts.files import Folder
+from pocketloop.contracts.home import Home
+from pocketloop.contracts.loading import load_catalogue
+from pocketloop.contracts.recipe import BaseConfig, Recipe
+from pocketloop.contracts.reports import TrainReport
+from steps.examples import split_examples
+from steps.stage import BY_CONTENT, stage
+
+
+@step(cache_policy=BY_CONTENT, experiment_tracker=True)
+def train_adapter(
+    recipe: Recipe, base: BaseConfig, dataset: Folder
+) -> tuple[Annotated[Folder, "adapter"], Annotated[TrainReport, "train_report"]]:
+    """Train from the base on all data; the loss curves go to the run's page in MLflow."""
+    import mlflow
+
+    from pocketloop.registry.mlflow_store import log_training
+    from pocketloop.tasks.tasks import TaskSpec
+    from pocketloop.training.sft import train_sft
+
+    with stage("train") as this:
+        task = TaskSpec.of(recipe, load_catalogue(recipe))
+        train = split_examples(dataset, "train", recipe)
+        validation = split_examples(dataset, "validation", recipe)
+        report = train_sft(base, train, validation, task, recipe.train, this.scratch / "adapter")
+        if run := mlflow.active_run():
+            log_training(Home(), run.info.run_id, report)
+        held_out = "" if report.validation_loss is None else f", held-out loss {report.validation_loss:.3f}"
+        this.done(
+            f"{report.steps} steps on {report.examples} examples, {report.tokens_per_second:.0f} tokens/s, "
+            f"loss {report.train_loss:.3f}{held_out}",
+            steps=report.steps,
+            tokens=report.tokens,
+            trainable=report.trainable,
+        )
+        return Folder.of(this.scratch / "adapter"), report
