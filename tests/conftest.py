@@ -22,3 +22,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A clean POCKETLOOP_HOME."""
     monkeypatch.setenv("POCKETLOOP_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def zenml_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ZenML store of the session's own; ZenML reads the variable once, at its first import."""
+    folder = tmp_path_factory.mktemp("zenml")
+    os.environ["ZENML_CONFIG_PATH"] = str(folder)
+    os.environ["ZENML_LOGGING_VERBOSITY"] = "ERROR"
+    return folder
