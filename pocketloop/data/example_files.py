@@ -1,0 +1,214 @@
+"""Example files in the seeds' formats, and the generated sets behind `demo://`."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pocketloop.contracts.errors import DataError
+from pocketloop.contracts.events import InteractionEvent, Message, Quarantined
+from pocketloop.contracts.examples import (
+    ChatRow,
+    Example,
+    FunctionRow,
+    IntentRow,
+    Task,
+    example_from_row,
+    make_example,
+)
+from pocketloop.contracts.files import atomic_file, sha256_text
+from pocketloop.contracts.home import Home, project_root
+from pocketloop.data.lines import HashingReader, RawLine, open_raw, read_lines
+from pocketloop.data.parsing import Refused, explain_validation, parse_object
+from pocketloop.tasks.turns import up_to_answer
+
+_TASK_OF_KIND: dict[str, Task] = {"intent": "intent", "function": "function_call", "multi-turn": "chat"}
+_FORMATS = '{"input", "output"}, {"input", "function", "arguments"} or {"messages"}'
+
+
+class ExamplesImport(BaseModel):
+    """An example file that was taken into the home: what it holds, and its address for a recipe."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: Task
+    examples: int
+    refused: int
+    uri: str
+    quarantine: list[Quarantined]
+
+
+def read_examples(uri: str, task: Task) -> tuple[list[Example], list[Quarantined]]:
+    """Read an example file, or generate a set such as `demo://functions?split=train&n=500&seed=1`.
+
+    A file's format is told line by line, by its keys. Interaction events serve as examples of a chat where consent
+    allows it. A relative path is seen from the working folder, then from the checkout.
+
+    Raises:
+        DataError: there is no such file or set, or no line of it is an example of `task`.
+    """
+    if uri.startswith("demo://"):
+        return _demo(uri, task), []
+    path = _find(uri)
+    with open_raw(path) as raw:
+        examples, refused = _read(raw, path.name, task)
+    if not examples:
+        first = f"; {refused[0].where}: {refused[0].reason}: {refused[0].detail}" if refused else ": it is empty"
+        raise DataError(f"{uri}: no {task} example in it{first} (known formats: {_FORMATS})")
+    return examples, refused
+
+
+def import_examples(home: Home, path: Path) -> ExamplesImport:
+    """Copy an example file into the home, named by its content, and say how a recipe refers to it.
+
+    Raises:
+        DataError: there is no such file, or it holds no examples.
+    """
+    task = _task_of(path)
+    if task is None:
+        raise DataError(f"{path}: its first line is no example (known formats: {_FORMATS})")
+    examples, refused = read_examples(str(path), task)
+    with open_raw(path) as raw:
+        digest = raw.hexdigest()
+    name, dot, suffixes = path.name.partition(".")
+    target = home.root / "examples" / f"{name}-{digest[:12]}{dot}{suffixes}"
+    if not target.is_file():
+        with atomic_file(target) as temporary:
+            temporary.write_bytes(path.read_bytes())
+    return ExamplesImport(task=task, examples=len(examples), refused=len(refused), uri=str(target), quarantine=refused)
+
+
+def is_example_file(path: Path) -> bool:
+    """Whether the file's first line that holds anything has the keys of an example, and not those of an event."""
+    return path.is_file() and _task_of(path) is not None
+
+
+def _task_of(path: Path) -> Task | None:
+    with open_raw(path) as raw:
+        line = next((line for line in read_lines(raw) if line.problem or line.data.strip()), None)
+    if line is None or line.problem:
+        return None
+    try:
+        value = parse_object(line.data)
+    except Refused:
+        return None
+    kind = _kind(value)
+    last: Any = (value.get("messages") or [None])[-1] if kind == "multi-turn" else None
+    if isinstance(last, dict) and last.get("tool_calls") and not last.get("content"):
+        return "function_call"
+    return _TASK_OF_KIND.get(kind)
+
+
+def _find(uri: str) -> Path:
+    path = Path(uri.removeprefix("file://")).expanduser()
+    if path.is_absolute() or path.is_file():
+        return path
+    return project_root() / path
+
+
+def _demo(uri: str, task: Task) -> list[Example]:
+    parts = urlsplit(uri)
+    options = {"split": "train", "n": "500", "seed": "1"}
+    for key, value in parse_qsl(parts.query, keep_blank_values=True):
+        if key not in options:
+            near = get_close_matches(key, options, 1)
+            raise DataError(
+                f"{uri}: unknown option {key!r}; {f'did you mean {near[0]!r}?' if near else 'known: split, n, seed'}"
+            )
+        options[key] = value
+    try:
+        size, seed = int(options["n"]), int(options["seed"])
+    except ValueError:
+        raise DataError(f"{uri}: n and seed are whole numbers") from None
+    from pocketloop.data.demo import demo_examples
+
+    rows = demo_examples(parts.netloc, options["split"], size, seed)
+    source = f"demo://{parts.netloc}?split={options['split']}"
+    examples = [example_from_row(row, source=source) for row in rows]
+    if any(example.task != task for example in examples):
+        raise DataError(f"{uri}: holds {examples[0].task} examples, but the task is {task}")
+    return examples
+
+
+def _read(raw: HashingReader, name: str, task: Task) -> tuple[list[Example], list[Quarantined]]:
+    examples: list[Example] = []
+    refused: list[Quarantined] = []
+    for line in read_lines(raw):
+        if line.problem is None and not line.data.strip():
+            continue
+        try:
+            examples.append(_example(line, name, task))
+        except Refused as refusal:
+            refused.append(
+                Quarantined(
+                    stage="collect",
+                    reason=refusal.reason,
+                    detail=refusal.detail,
+                    where=f"{name}:{line.number}",
+                    event_id=refusal.event_id,
+                )
+            )
+    return examples, refused
+
+
+def _example(line: RawLine, name: str, task: Task) -> Example:
+    if line.problem is not None:
+        raise Refused(line.problem, line.detail)
+    value = parse_object(line.data)
+    kind = _kind(value)
+    try:
+        if kind == "event":
+            return _from_event(InteractionEvent.model_validate(value), name, task)
+        if kind == "multi-turn":
+            return _from_messages(ChatRow.model_validate(value).messages, name, task)
+        if kind == "function" and task == "function_call":
+            return example_from_row(FunctionRow.model_validate(value), source=name)
+        if kind == "intent" and task == "intent":
+            return example_from_row(IntentRow.model_validate(value), source=name)
+        if kind == "intent" and task == "chat":
+            row = IntentRow.model_validate(value)
+            said = [Message(role="user", content=row.input), Message(role="assistant", content=row.output)]
+            return make_example("chat", said, source=name)
+    except ValidationError as error:
+        raise Refused("schema", explain_validation(error)) from None
+    article = "an" if kind[0] in "aeiou" else "a"
+    raise Refused(
+        "format", f"{article} {kind} line, but the task is {task}" if kind != "unknown" else f"not {_FORMATS}"
+    )
+
+
+def _from_messages(messages: list[Message], name: str, task: Task) -> Example:
+    if task == "intent":
+        raise Refused("format", "a multi-turn line, but the task is intent")
+    said = up_to_answer(task, messages)
+    if said is None:
+        raise Refused("no answer", "no assistant turn follows a user's")
+    if task == "function_call" and not said[-1].tool_calls:
+        raise Refused("no answer", "no turn calls a function")
+    return make_example(task, said, source=name)
+
+
+def _from_event(event: InteractionEvent, name: str, task: Task) -> Example:
+    if task != "chat":
+        raise Refused("format", "an interaction event: `pocketloop data import` takes it into the log", event.event_id)
+    if not event.consent.training:
+        raise Refused("no consent", "consent.training is false", event.event_id)
+    said = up_to_answer(task, event.messages)
+    if said is None:
+        raise Refused("no answer", "no assistant turn follows a user's", event.event_id)
+    group = sha256_text(f"device:{event.device_id}")[:20]
+    return make_example(task, said, source=name, group=group, event_ids=[event.event_id])
+
+
+def _kind(value: dict[str, Any]) -> str:
+    """What the keys of a line say it is."""
+    kinds = (
+        ("event", {"event_id", "messages"}),
+        ("multi-turn", {"messages"}),
+        ("function", {"input", "function"}),
+        ("intent", {"input", "output"}),
+        ("preference", {"prompt", "chosen", "rejected"}),
+    )
+    return next((kind for kind, keys in kinds if keys <= value.keys()), "unknown")
