@@ -22,9 +22,14 @@ class LlamaSequence:
 
 
 class LlamaContext:
-    """A llama.cpp context with its batch: `slots` sequences of at most `width` tokens."""
+    """A llama.cpp context with its batch: `slots` sequences of at most `width` tokens.
 
-    def __init__(self, model: Any, width: int, slots: int, threads: int, vocabulary: int, *, everything: bool) -> None:
+    `everything` makes room for the logits of every token; `exact` computes attention in float32.
+    """
+
+    def __init__(
+        self, model: Any, width: int, slots: int, threads: int, vocabulary: int, *, everything: bool, exact: bool
+    ) -> None:
         import numpy as np
 
         lib = library()
@@ -36,6 +41,9 @@ class LlamaContext:
         params.n_outputs_max = 0 if everything else slots
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
+        if exact:
+            params.type_k = params.type_v = lib.GGML_TYPE_F32
+            params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.width, self.slots, self.vocabulary = width, slots, vocabulary
         self.size = int(params.n_batch)
         self._context = lib.llama_init_from_model(model, params)

@@ -41,6 +41,7 @@ class LlamaCppGenerator:
         threads: by default one for each core that the process may use.
         base_digest: sha256 that adapters must name; by default that of the file `base`. Give the quantized base's
             digest when `base` is the unquantized file of the same model.
+        exact: keep keys and values as float32 and attend in float32: slower, for comparisons with transformers.
 
     Raises:
         ModelError: a file is absent or damaged, or the adapter belongs to another base.
@@ -57,12 +58,14 @@ class LlamaCppGenerator:
         parallel: int = 16,
         threads: int | None = None,
         base_digest: str | None = None,
+        exact: bool = False,
     ) -> None:
         self.base = base
         self.tokenizer = load_tokenizer(tokenizer, chat_template)
         self.context = context
         self.parallel = parallel
         self.threads = threads or available_cores()
+        self.exact = exact
         self._base_digest = base_digest
         self._contexts: dict[str, LlamaContext] = {}
         self._adapter: Any = None
@@ -192,7 +195,9 @@ class LlamaCppGenerator:
                 raise ModelError(f"{self.base.name} has been closed")
             if known is not None:
                 known.free()
-            known = LlamaContext(self._model, width, slots, self.threads, self.vocabulary, everything=everything)
+            known = LlamaContext(
+                self._model, width, slots, self.threads, self.vocabulary, everything=everything, exact=self.exact
+            )
             known.apply(self._adapter)
             self._contexts[purpose] = known
         known.clear()

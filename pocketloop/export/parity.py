@@ -1,0 +1,115 @@
+"""Does llama.cpp say what transformers says, on the files that phones get?"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pocketloop.contracts.errors import ExportError
+from pocketloop.contracts.recipe import BaseConfig, ParityConfig
+from pocketloop.contracts.reports import ParityReport, ParityResult
+from pocketloop.export.base import PreparedBase
+from pocketloop.models.bases import load_with_adapter
+from pocketloop.models.llama_cpp import LlamaCppGenerator
+
+_NO_EFFECT = 1e-6
+"""KL (nats) below which two distributions differ by rounding only."""
+
+
+def parity(
+    config: BaseConfig,
+    adapter_dir: Path,
+    base: PreparedBase,
+    adapter: Path,
+    texts: Sequence[str],
+    thresholds: ParityConfig,
+    *,
+    threads: int | None = None,
+) -> ParityReport:
+    """Compare the exported files with transformers and peft in float32, token by token.
+
+    Both the unquantized base with the adapter (a mistake in the conversion shows there) and the quantized one (what
+    phones run) are compared; and the adapter must change what the quantized base says.
+
+    Args:
+        config: the base as transformers loads it.
+        adapter_dir: the trained peft adapter.
+        base: the prepared base's files.
+        adapter: the exported GGUF adapter.
+        texts: held-out conversations rendered by the chat template, answers included.
+        thresholds: what passes.
+        threads: llama.cpp's threads; by default one for each available core.
+
+    Raises:
+        ExportError: there is nothing to compare.
+    """
+    import torch
+
+    if not any(texts):
+        raise ExportError("parity needs at least one held-out text")
+    model, tokenizer = load_with_adapter(config, adapter_dir, dtype="float32")
+    model.eval()
+    unquantized, quantized, effect = _Comparison("F16"), _Comparison(base.manifest.quantization), _Comparison("effect")
+    common: dict[str, Any] = {"base_digest": base.manifest.digest, "threads": threads, "context": config.context}
+    with (
+        LlamaCppGenerator(base.unquantized, base.tokenizer, adapter, exact=True, **common) as exact,
+        LlamaCppGenerator(base.quantized, base.tokenizer, **common) as phone,
+    ):
+        for text in texts:
+            whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids = whole[: config.context]
+            with torch.inference_mode():
+                expected = model(torch.tensor([ids])).logits[0]
+            unquantized.add(expected, _logits(exact, ids), exact.tokenize(text) == whole)
+            phone.set_adapter(adapter)
+            adapted = _logits(phone, ids)
+            quantized.add(expected, adapted, phone.tokenize(text) == whole)
+            phone.set_adapter(None)
+            effect.add(_logits(phone, ids), adapted, True)
+    results = [
+        unquantized.result(thresholds.min_top1_f16, thresholds.max_kl_f16),
+        quantized.result(thresholds.min_top1, thresholds.max_kl),
+    ]
+    changes = effect.kl / effect.tokens
+    passed = all(result.passed for result in results) and changes > _NO_EFFECT
+    return ParityReport(results=results, adapter_effect=changes, passed=passed)
+
+
+def _logits(generator: LlamaCppGenerator, ids: list[int]) -> Any:
+    import torch
+
+    return torch.from_numpy(generator.logits([ids])[0])
+
+
+class _Comparison:
+    """Sums over tokens; nothing of vocabulary size is kept between texts."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.tokens = 0
+        self.same_best = 0
+        self.kl = 0.0
+        self.largest = 0.0
+        self.ids_equal = True
+
+    def add(self, expected: Any, found: Any, ids_equal: bool) -> None:
+        """Add one text's logits, float32 [tokens, vocabulary] each."""
+        p, q = expected.log_softmax(-1), found.log_softmax(-1)
+        # Rounding can leave a token's divergence slightly below zero, which no divergence is.
+        self.kl += float((p.exp() * (p - q)).sum(-1).clamp(min=0).double().sum())
+        self.same_best += int((expected.argmax(-1) == found.argmax(-1)).sum())
+        self.largest = max(self.largest, float((expected - found).abs().max()))
+        self.tokens += len(expected)
+        self.ids_equal = self.ids_equal and ids_equal
+
+    def result(self, min_top1: float, max_kl: float) -> ParityResult:
+        """The averages and the verdict."""
+        top1, kl = self.same_best / self.tokens, self.kl / self.tokens
+        return ParityResult(
+            name=self.name,
+            tokens=self.tokens,
+            token_ids_equal=self.ids_equal,
+            top1=top1,
+            kl=kl,
+            max_logit_difference=self.largest,
+            passed=self.ids_equal and top1 >= min_top1 and kl <= max_kl,
+        )
