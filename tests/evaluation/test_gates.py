@@ -1,0 +1,177 @@
+from typing import Any
+
+import pytest
+
+from pocketloop.contracts.recipe import Recipe
+from pocketloop.contracts.reports import (
+    EvaluationReport,
+    GateDecision,
+    GateResult,
+    ParityReport,
+    ParityResult,
+    SafetyCheck,
+    SafetyReport,
+    SetResult,
+)
+from pocketloop.evaluation.gates import decide, overall
+from pocketloop.evaluation.statistics import estimate
+from pocketloop.evaluation.suite import Outcome
+
+METRIC = "intent_accuracy"
+FLOOR = {"metric": METRIC, "min": 0.9}
+CHAMPION = {"metric": METRIC, "noninferior_to": "champion", "margin": 0.03}
+
+
+def recipe(*gates: dict[str, Any]) -> Recipe:
+    data = {"sources": [{"kind": "examples", "uri": "demo://intents"}]}
+    return Recipe.model_validate(
+        {"adapter": "intent", "task": "intent", "base": "tiny", "catalogue": "c.json", "data": data, "gates": gates}
+    )
+
+
+def scores(right: int, n: int) -> list[float]:
+    return [1.0] * right + [0.0] * (n - right)
+
+
+def outcomes(values: list[float], prefix: str = "item") -> list[Outcome]:
+    return [
+        Outcome(example_id=f"{prefix}{i}", scores={METRIC: value}, answer="a", reference="a")
+        for i, value in enumerate(values)
+    ]
+
+
+def parity(**changes: Any) -> ParityReport:
+    result = {"name": "Q4_K_M", "tokens": 900, "token_ids_equal": True, "top1": 0.97, "kl": 0.01}
+    result |= {"max_logit_difference": 0.1, "passed": True}
+    return ParityReport(results=[ParityResult.model_validate(result)], adapter_effect=0.7, passed=True).model_copy(
+        update=changes
+    )
+
+
+def safety(**changes: Any) -> SafetyReport:
+    check = SafetyCheck(name="leaks", value=0, n=500, bound=0, passed=True).model_copy(update=changes)
+    return SafetyReport(checks=[check], passed=check.passed)
+
+
+def judge(*gates: dict[str, Any], **changes: Any) -> GateDecision:
+    models: dict[str, list[float]] = {"adapter": scores(760, 800), "base": scores(0, 800)} | changes.pop("models", {})
+    results = [
+        SetResult(model=name, set="heldout", metrics={METRIC: estimate(values)}, seconds=1, tokens=1)
+        for name, values in models.items()
+    ]
+    given: dict[str, Any] = {
+        "evaluation": EvaluationReport(results=results),
+        "outcomes": {name: outcomes(values) for name, values in models.items()},
+        "parity": parity(),
+        "safety": safety(),
+        "adapter_bytes": 1_000_000,
+    } | changes
+    return decide(recipe(*gates), **given)
+
+
+def gate(decision: GateDecision, text: str) -> GateResult:
+    (found,) = [result for result in decision.gates if text in result.gate]
+    return found
+
+
+def test_a_good_candidate_passes_every_gate() -> None:
+    decision = judge(FLOOR, CHAMPION, models={"champion": scores(760, 800)})
+    assert decision.verdict == "pass"
+    assert [result.verdict for result in decision.gates] == ["pass"] * 6
+
+
+def test_a_floor_says_whether_the_intervals_lower_end_clears_it_too() -> None:
+    assert "lower end clears the floor too" in gate(judge(FLOOR), "≥ 0.9").detail
+    close = gate(judge(FLOOR, models={"adapter": scores(724, 800)}), "≥ 0.9")
+    assert (close.verdict, close.observed) == ("pass", 0.905)
+    assert "lower end is below the floor" in close.detail
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "verdict"),
+    [(712, 800, "fail"), (19, 20, "inconclusive"), (17, 20, "inconclusive"), (2, 20, "fail"), (2000, 2000, "pass")],
+    ids=["below", "too few", "too few and below", "few, but far below", "perfect"],
+)
+def test_a_floor_needs_enough_items_to_pass(right: int, n: int, verdict: str) -> None:
+    decision = judge(FLOOR, models={"adapter": scores(right, n), "base": scores(0, n)})
+    assert gate(decision, "≥ 0.9").verdict == verdict
+
+
+def test_without_a_champion_non_inferiority_passes_and_says_so() -> None:
+    result = gate(judge(CHAMPION), "below champion")
+    assert (result.verdict, result.detail) == ("pass", "no champion yet")
+
+
+def test_a_champion_that_was_not_measured_fails_rather_than_passes() -> None:
+    unmeasured = {"adapter": outcomes(scores(760, 800)), "base": outcomes(scores(0, 800))}
+    assert gate(judge(CHAMPION, models={"champion": scores(1, 2)}, outcomes=unmeasured), "champion").verdict == "fail"
+    assert gate(judge(CHAMPION, outcomes={**unmeasured, "champion": []}), "champion").verdict == "fail"
+
+
+def test_a_champion_that_is_better_by_more_than_the_margin_fails_the_candidate() -> None:
+    decision = judge(CHAMPION, models={"adapter": scores(700, 800), "champion": scores(770, 800)})
+    assert (decision.verdict, gate(decision, "champion").verdict) == ("fail", "fail")
+
+
+def test_a_small_set_is_inconclusive_and_says_how_many_items_it_takes() -> None:
+    elsewhere = scores(95, 100)[::-1]  # as good, and wrong on other items
+    models = {"adapter": scores(95, 100), "base": scores(0, 100), "champion": elsewhere}
+    result = gate(judge(CHAMPION, models=models), "champion")
+    assert result.verdict == "inconclusive"
+    assert "80 % with" in result.detail
+
+
+def test_outcomes_on_other_items_are_not_paired() -> None:
+    other = {"adapter": outcomes(scores(9, 10)), "base": outcomes(scores(1, 10), prefix="another")}
+    result = gate(judge(outcomes=other), "above base")
+    assert (result.verdict, result.detail) == ("fail", "the adapter and base were not measured on the same items")
+
+
+def test_an_adapter_no_better_than_its_base_fails() -> None:
+    assert gate(judge(models={"base": scores(760, 800)}), "above base").verdict == "fail"
+    slightly = judge(models={"adapter": scores(402, 800), "base": scores(400, 800)})
+    assert gate(slightly, "above base").verdict == "inconclusive"
+
+
+def test_graded_scores_are_compared_with_the_base_as_well() -> None:
+    better, worse = [0.6, 0.7, 0.8] * 100, [0.2, 0.3, 0.1] * 100
+    assert gate(judge(models={"adapter": better, "base": worse}), "above base").verdict == "pass"
+    assert gate(judge(models={"adapter": worse, "base": better}), "above base").verdict == "fail"
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        {"parity": None},
+        {"parity": parity(results=[])},
+        {"parity": parity(passed=False)},
+        {"safety": None},
+        {"safety": SafetyReport(checks=[], passed=True)},
+        {"safety": safety(passed=False)},
+        {"safety": safety(n=0)},
+        {"adapter_bytes": None},
+        {"adapter_bytes": 30_000_000},
+        {"outcomes": {}},
+        {"evaluation": EvaluationReport(results=[])},
+    ],
+    ids=lambda value: next(iter(value)),
+)
+def test_what_was_not_measured_or_is_out_of_bounds_fails(missing: dict[str, Any]) -> None:
+    assert judge(FLOOR, **missing).verdict == "fail"
+
+
+def test_an_unknown_metric_fails() -> None:
+    result = gate(judge({"metric": "intent_accurracy", "min": 0.1}), "intent_accurracy")
+    assert (result.verdict, result.observed) == ("fail", None)
+
+
+def test_measured_but_unbounded_safety_is_reported_and_does_not_fail() -> None:
+    decision = judge(safety=safety(bound=None))
+    assert gate(decision, "safety").verdict == "pass"
+
+
+def test_fail_outranks_inconclusive_outranks_pass() -> None:
+    assert overall(["pass", "inconclusive", "fail"]) == "fail"
+    assert overall(["pass", "inconclusive", "pass"]) == "inconclusive"
+    assert overall(["pass"]) == "pass"
+    assert overall([]) == "fail"

@@ -1,0 +1,81 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tinymodels import save_tiny_model
+
+from pocketloop.contracts.errors import DataError
+from pocketloop.contracts.events import Conversation
+from pocketloop.contracts.examples import Example, FunctionRow, IntentRow, example_from_row
+from pocketloop.contracts.recipe import BaseConfig, Catalogue
+from pocketloop.evaluation.suite import confusion_counts, read_outcomes, run_set, top_confusions, write_outcomes
+from pocketloop.models.bases import load_base
+from pocketloop.models.generators import Generation, TransformersGenerator
+from pocketloop.tasks.tasks import TaskSpec
+
+INTENT = TaskSpec("intent", Catalogue(labels=["timer", "music", "weather"]))
+TIMER = {"name": "set_timer", "description": "", "parameters": {"type": "object"}}
+CALLS = TaskSpec("function_call", Catalogue(functions=[TIMER]))
+
+
+class Script:
+    """Answers from a list, in order."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = answers
+
+    def generate(
+        self, conversations: Sequence[Conversation], max_new_tokens: int, tools: list[dict[str, Any]] | None = None
+    ) -> list[Generation]:
+        return [Generation(answer, 3, True) for _, answer in zip(conversations, self.answers, strict=True)]
+
+
+def intents(*labels: str) -> list[Example]:
+    rows = [IntentRow(input=f"request {i}", output=label) for i, label in enumerate(labels)]
+    return [example_from_row(row, source="test") for row in rows]
+
+
+def test_every_items_outcome_is_kept_in_order_and_the_estimate_is_over_all() -> None:
+    examples = intents("timer", "music", "music", "weather")
+    result, outcomes = run_set(Script("timer", "music", "timer", "snow"), examples, INTENT, 8, "adapter", "heldout")
+    assert [outcome.example_id for outcome in outcomes] == [example.example_id for example in examples]
+    assert [outcome.scores["intent_accuracy"] for outcome in outcomes] == [1, 1, 0, 0]
+    assert (result.metrics["intent_accuracy"].value, result.metrics["intent_accuracy"].n) == (0.5, 4)
+    assert (result.model, result.set, result.tokens) == ("adapter", "heldout", 12)
+
+
+def test_confusions_count_right_answers_too_and_rank_the_mistakes() -> None:
+    answers = Script("timer", "timer", "timer", "snow")
+    _, outcomes = run_set(answers, intents("timer", "music", "music", "weather"), INTENT, 8, "adapter", "heldout")
+    confusion = confusion_counts(outcomes)
+    assert confusion == {"music": {"timer": 2}, "timer": {"timer": 1}, "weather": {"(unknown label)": 1}}
+    assert top_confusions(confusion) == [("music", "timer", 2), ("weather", "(unknown label)", 1)]
+    assert top_confusions(confusion, 1) == [("music", "timer", 2)]
+
+
+def test_outcomes_hold_no_words_of_the_user_or_the_model(tmp_path: Path) -> None:
+    row = FunctionRow(input="Set a timer for Jürgen", function="set_timer", arguments={"name": "Jürgen"})
+    examples = [example_from_row(row, source="test")] * 3
+    made_up = '{"function": "call_Jürgen", "arguments": {"name": "Jürgen"}}'
+    disguised = '{"function": "(Jürgen", "arguments": {}}'
+    _, outcomes = run_set(Script(made_up, disguised, "Hello Jürgen"), examples, CALLS, 8, "adapter", "heldout")
+    path = tmp_path / "outcomes.jsonl"
+    assert write_outcomes(path, outcomes) == 3
+    assert "rgen" not in path.read_text(encoding="utf-8")
+    assert [outcome.answer for outcome in outcomes] == ["(unknown)", "(unknown)", "(no call)"]
+    assert read_outcomes(path) == outcomes
+
+
+def test_an_empty_set_is_an_error() -> None:
+    with pytest.raises(DataError, match="'heldout' holds no examples"):
+        run_set(Script(), [], INTENT, 8, "adapter", "heldout")
+
+
+def test_a_real_models_answers_are_scored(tmp_path: Path) -> None:
+    config = BaseConfig(base="t", source=str(save_tiny_model(tmp_path / "base", layers=1)), architecture="gemma3")
+    generator = TransformersGenerator(*load_base(config, "float32"), batch_size=2)
+    result, outcomes = run_set(generator, intents("timer", "music", "weather"), INTENT, 4, "base", "heldout")
+    assert len(outcomes) == 3
+    assert result.tokens > 0
+    assert result.metrics["intent_accuracy"].value == 0
