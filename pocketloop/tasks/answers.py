@@ -5,6 +5,8 @@ from typing import Any
 
 from pocketloop.contracts.events import Message, ToolCall
 
+_MAX_DEPTH = 64
+
 
 def write_calls(calls: list[ToolCall]) -> str:
     """One `{"function": …, "arguments": …}` object a line."""
@@ -53,19 +55,28 @@ def _as_call(value: Any) -> ToolCall | None:
         return None
     if not isinstance(value["function"], str) or not isinstance(value["arguments"], dict):
         return None
-    if not 1 <= len(value["function"]) <= 128:
+    if not 1 <= len(value["function"]) <= 128 or _is_deep(value["arguments"]):
         return None
     return ToolCall(name=value["function"], arguments=value["arguments"])
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether values are nested more than `_MAX_DEPTH` levels: whatever walks them later may recurse."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        nested = [item for item in level if isinstance(item, list | dict)]
+        level = [child for item in nested for child in (item.values() if isinstance(item, dict) else item)]
+    return bool(level)
 
 
 def same_calls(left: list[ToolCall], right: list[ToolCall]) -> bool:
     """Whether two lists hold the same calls in any order; strings are compared without surrounding space."""
     remaining = list(right)
     for call in left:
-        match = next((other for other in remaining if _same(call, other)), None)
+        match = next((place for place, other in enumerate(remaining) if _same(call, other)), None)
         if match is None:
             return False
-        remaining.remove(match)
+        del remaining[match]
     return not remaining
 
 

@@ -7,12 +7,12 @@ MIN_WORDS = 5
 """A closing turn of fewer words ("Have a great day.") teaches nothing that the dialogue before it asked for."""
 
 
-def up_to_answer(task: Task, messages: list[Message]) -> list[Message] | None:
+def up_to_answer(task: Task, messages: list[Message], very_last: bool = False) -> list[Message] | None:
     """The conversation up to its answer, the answer last; `None` when no assistant turn follows a user's.
 
     The answer is the last assistant turn for an intent; the last one that calls, if any does, for a function call,
     without the text beside the call; the last one that calls or says at least `MIN_WORDS` words, if any does, in a
-    chat.
+    chat (with `very_last`, a chat's is its last assistant turn whatever it says).
     """
     first_user = next((at for at, message in enumerate(messages) if message.role == "user"), len(messages))
     turns = [at for at in range(first_user, len(messages)) if messages[at].role == "assistant"]
@@ -20,7 +20,7 @@ def up_to_answer(task: Task, messages: list[Message]) -> list[Message] | None:
         return None
     if task == "function_call":
         turns = [at for at in turns if messages[at].tool_calls] or turns
-    elif task == "chat":
+    elif task == "chat" and not very_last:
         turns = [at for at in turns if _says_something(messages[at])] or turns
     answer = messages[turns[-1]]
     if task == "function_call" and answer.tool_calls:
