@@ -21,6 +21,7 @@ CORPUS = [
     "Turn the living-room lights off and play some jazz.",
     "Send a message to Jürgen: I'm running late, see you at 18:45.",
     "How many steps did I take today? Navigate home by the fastest route.",
+    "Shopping list:\n- apples (3)\n- rice, 1.5 kg\n\nThat is all.",
 ] * 4
 
 GEMMA_TEMPLATE = (
@@ -154,7 +155,7 @@ def _gemma(vocabulary: int, complete: bool) -> Any:
     space = normalizers.Replace(" ", "▁")
     trained = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     trained.normalizer = space
-    trained.pre_tokenizer = pre_tokenizers.Split(Regex(r"▁?\p{L}+|\p{N}|[^\p{L}\p{N}▁]+|▁"), "isolated")
+    trained.pre_tokenizer = pre_tokenizers.Split(Regex(r"▁?\p{L}+|\p{N}|\n+|[^\p{L}\p{N}▁\n]+|▁"), "isolated")
     reserved = special + [f"<0x{byte:02X}>" for byte in range(256)]
     trained.train_from_iterator(
         CORPUS,

@@ -7,7 +7,8 @@ llama.cpp knows three forms that matter here:
     ordered by the token they build. Gemma's own file is like that.
 `gemma4`: BPE over "▁" with byte fallback and the merges as given: for tokenizers trained with the `tokenizers`
     library, which records only the merges that training took. It splits at newlines.
-`gpt2`: byte-level BPE; the pre-tokenizer's regular expression is compiled in and chosen by name.
+`gpt2`: byte-level BPE; the pre-tokenizer's regular expression is compiled in and chosen by name. Qwen's tokenizer
+    normalizes to NFC first and llama.cpp does not: text in another form gets other ids unless the caller does it.
 """
 
 import json
