@@ -1,17 +1,25 @@
 """Evaluate: the exported files as a phone runs them, beside the base alone, the champion, and transformers."""
 
+from contextlib import ExitStack
 from typing import Annotated
 
 from pydantic import BaseModel
 from zenml import step
 
+from pocketloop.contracts.examples import Example
 from pocketloop.contracts.files import Folder
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_catalogue
 from pocketloop.contracts.recipe import BaseConfig, Recipe
-from pocketloop.contracts.reports import EvaluationReport
+from pocketloop.contracts.reports import EvaluationReport, SetResult
+from pocketloop.evaluation.suite import Outcome
+from pocketloop.models.generators import Generator
+from pocketloop.tasks.tasks import TaskSpec
 from steps.examples import evaluation_sets
 from steps.stage import BY_CONTENT, stage
+
+TRANSFORMERS_EXAMPLES = 256
+"""Enough to see that the training framework agrees; what counts is what the phone runs."""
 
 
 class ChampionRef(BaseModel):
@@ -41,40 +49,52 @@ def evaluate(
     champion: ChampionRef,
 ) -> tuple[Annotated[Folder, "outcomes"], Annotated[EvaluationReport, "evaluation_report"]]:
     """Answer every held-out example with every model; outcomes are kept by example id, without text."""
-    from contextlib import ExitStack
-
-    from pocketloop.evaluation.suite import evaluate_models
+    from pocketloop.evaluation.suite import confusion_counts, run_set, write_outcomes
+    from pocketloop.export.base import open_base
     from pocketloop.models.bases import load_with_adapter
     from pocketloop.models.generators import TransformersGenerator
     from pocketloop.models.llama_cpp import LlamaCppGenerator
     from pocketloop.registry.mlflow_store import candidate, fetch_bundle
-    from pocketloop.tasks.tasks import TaskSpec
 
-    with stage("evaluate") as this, ExitStack() as open_models:
-        runtime = open_models.enter_context(LlamaCppGenerator.of_base(base_files.path, base))
+    report = EvaluationReport(results=[])
+    with stage("evaluate") as this, ExitStack() as held:
+        task = TaskSpec.of(recipe, load_catalogue(recipe))
+        sets = evaluation_sets(dataset, recipe)
+        prepared = open_base(base_files.path)
+        runtime = held.enter_context(LlamaCppGenerator(prepared.quantized, prepared.tokenizer, context=base.context))
         adapters = {"adapter": exported / "adapter.gguf", "base": None}
         if champion.version:
-            held = candidate(Home(), recipe.adapter, champion.version)
-            adapters["champion"] = open_models.enter_context(fetch_bundle(Home(), held)) / "adapter.gguf"
-        report = evaluate_models(
-            {
-                **{name: runtime.with_adapter(path) for name, path in adapters.items()},
-                "transformers": lambda: TransformersGenerator(*load_with_adapter(base, adapter.path, "float32")),
-            },
-            evaluation_sets(dataset, recipe),
-            TaskSpec.of(recipe, load_catalogue(recipe)),
-            recipe.evaluation.max_new_tokens,
-            this.scratch,
-        )
-        main = report.result("adapter")
-        alone = report.result("base")
-        assert main is not None and alone is not None
-        this.done(
-            f"on {main.set}: "
-            + ", ".join(
-                f"{name} {value.value:.3f} (base alone {alone.metrics[name].value:.3f})"
-                for name, value in main.metrics.items()
-            ),
-            **{name: value.value for name, value in main.metrics.items()},
-        )
+            served = fetch_bundle(Home(), candidate(Home(), recipe.adapter, champion.version))
+            adapters["champion"] = held.enter_context(served) / "adapter.gguf"
+
+        def measure(model: str, generator: Generator, name: str, examples: list[Example]) -> list[Outcome]:
+            result, outcomes = run_set(generator, examples, task, recipe.evaluation.max_new_tokens, model, name)
+            report.results.append(result)
+            write_outcomes(this.scratch / f"{name}.{model}.jsonl", outcomes)
+            print(f"  {name}: {model} on {len(examples)} examples, {result.seconds:.0f} s", flush=True)
+            return outcomes
+
+        for name, examples in sets.items():
+            for model, file in adapters.items():
+                runtime.set_adapter(file)
+                outcomes = measure(model, runtime, name, examples)
+                if model == "adapter" and not report.confusion:
+                    report.confusion = confusion_counts(outcomes)
+        main = next(iter(sets))
+        trained = TransformersGenerator(*load_with_adapter(base, adapter.path, "float32"))
+        measure("transformers", trained, main, sets[main][:TRANSFORMERS_EXAMPLES])
+        this.done(_summary(report), **{f"{r.set}.{r.model}": _values(r) for r in report.results})
         return Folder.of(this.scratch), report
+
+
+def _values(result: SetResult) -> dict[str, float]:
+    return {name: round(estimate.value, 4) for name, estimate in result.metrics.items()}
+
+
+def _summary(report: EvaluationReport) -> str:
+    main, *others = report.results
+    alone = next(result for result in others if result.model == "base")
+    return f"{main.set}: " + ", ".join(
+        f"{name} {estimate.value:.3f} (base alone {alone.metrics[name].value:.3f})"
+        for name, estimate in main.metrics.items()
+    )

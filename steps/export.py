@@ -18,10 +18,12 @@ PARITY_EXAMPLES = 48
 def export_gguf(recipe: Recipe, base_files: Folder, adapter: Folder) -> Annotated[Folder, "exported"]:
     """Write `adapter.gguf`, bound to the base's digest and within the device's budget."""
     from pocketloop.export.adapter import export_adapter
+    from pocketloop.export.base import open_base
 
     with stage("export") as this:
-        size = export_adapter(adapter.path, base_files.path, this.scratch, recipe.export)
-        this.done(f"adapter.gguf, {size / 1e6:.2f} MB of {recipe.export.budget.adapter_mb:g} MB", bytes=size)
+        made = export_adapter(adapter.path, open_base(base_files.path), this.scratch, recipe.export)
+        budget = recipe.export.budget.adapter_mb
+        this.done(f"adapter.gguf, {made.size / 1e6:.2f} MB of {budget:g} MB allowed", bytes=made.size)
         return Folder.of(this.scratch)
 
 
@@ -30,15 +32,21 @@ def parity(
     recipe: Recipe, base: BaseConfig, base_files: Folder, adapter: Folder, exported: Folder, dataset: Folder
 ) -> Annotated[ParityReport, "parity_report"]:
     """Compare llama.cpp with transformers on held-out conversations: tokens, logits, and the adapter's effect."""
+    from pocketloop.export.base import open_base
     from pocketloop.export.parity import parity as compare
-
+    from pocketloop.models.chat import load_tokenizer
     from pocketloop.tasks.tasks import TaskSpec
 
     with stage("parity") as this:
         task = TaskSpec.of(recipe, load_catalogue(recipe))
         examples = next(iter(evaluation_sets(dataset, recipe).values()))[:PARITY_EXAMPLES]
-        conversations = [task.conversation(example.messages) for example in examples]
-        report = compare(base, base_files.path, adapter.path, exported / "adapter.gguf", conversations, recipe.export)
+        prepared = open_base(base_files.path)
+        tokenizer = load_tokenizer(prepared.tokenizer)
+        texts = [
+            tokenizer.apply_chat_template(task.conversation(example.messages), tools=task.tools, tokenize=False)
+            for example in examples
+        ]
+        report = compare(base, adapter.path, prepared, exported / "adapter.gguf", texts, recipe.export.parity)
         this.done(
             "; ".join(f"{r.name} top-1 {r.top1:.3f}, KL {r.kl:.1e}" for r in report.results)
             + f"; adapter effect {report.adapter_effect:.2f}",

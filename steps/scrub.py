@@ -1,5 +1,6 @@
 """Scrub: personal data becomes consistent pseudonyms; what cannot be scrubbed with confidence is left out."""
 
+import shutil
 from typing import Annotated
 
 from zenml import step
@@ -17,10 +18,16 @@ def scrub(
     recipe: Recipe, collected: Folder
 ) -> tuple[Annotated[Folder, "scrubbed"], Annotated[ScrubReport, "scrub_report"]]:
     """Scrub shard by shard; a shard that was scrubbed before is taken from the cache."""
-    from pocketloop.privacy.shards import scrub_folder
+    from pocketloop.privacy.pseudonyms import load_key
+    from pocketloop.privacy.scrubber import Scrubber, slots_of
+    from pocketloop.privacy.shards import scrub_shards
 
     with stage("scrub") as this:
-        report = scrub_folder(collected.path, this.scratch, recipe.scrub, load_catalogue(recipe), Home())
+        scrubber = Scrubber(recipe.scrub, load_key(Home()), slots_of(load_catalogue(recipe)))
+        shards = sorted(collected.path.glob("events-*.jsonl"))
+        report = scrub_shards(shards, this.scratch / "scrubbed", scrubber, Home().cache / "scrub")
+        # Example files were written by a person to be learnt from; they travel beside the scrubbed events.
+        shutil.copy(collected / "examples.jsonl", this.scratch / "scrubbed" / "examples.jsonl")
         shards = report.reused_shards + report.scrubbed_shards
         this.done(
             f"{report.records} records, {sum(report.found.values())} values replaced, {report.quarantined} "
@@ -29,4 +36,4 @@ def scrub(
             quarantined=report.quarantined,
             leaks=report.leaks,
         )
-        return Folder.of(this.scratch), report
+        return Folder.of(this.scratch / "scrubbed"), report

@@ -93,12 +93,14 @@ def demo(
     home = Home()
     posted = sorted((home.root / "demo").glob(f"events-{seed}-*.jsonl"), key=_end)
     now = datetime.now(UTC)
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
     if out or add or not posted:
+        # The fleet's clock stands still at the day of its first posting: events that repeat must be equal.
+        day = posted[0].stem.split("-")[2] if posted and not out else f"{now:%Y%m%d}"
         first = _end(posted[-1]) if posted and not out else 0
         size = add or events
-        path = out or home.root / "demo" / f"events-{seed}-{first + size}.jsonl"
-        write_jsonl(path, demo_events(size, seed, start=first, now=today))
+        path = out or home.root / "demo" / f"events-{seed}-{day}-{first + size}.jsonl"
+        until = datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC)
+        write_jsonl(path, demo_events(size, seed, first, now=until))
         if out:
             say(f"{size} events of the demo fleet in {out}")
             return
