@@ -1,0 +1,94 @@
+"""What can be wrong with an answer by its form alone, told without knowing the right one."""
+
+from typing import Any
+
+from pocketloop.contracts.events import Message, ToolCall
+from pocketloop.contracts.examples import Task
+from pocketloop.contracts.recipe import Catalogue
+from pocketloop.tasks.answers import read_calls
+
+_ENDINGS = tuple(".!?…。！？:;)]}>\"'”’»")
+_SHORT = 12
+"""A text of fewer words may end without a mark; a longer one that does was probably cut off."""
+
+
+class FormChecker:
+    """Checks answers of one task against one catalogue; compiles each function's schema once."""
+
+    def __init__(self, task: Task, catalogue: Catalogue | None) -> None:
+        self._task = task
+        self._catalogue = catalogue
+        self._validators: dict[str, Any] = {}
+
+    def problem(self, prompt: list[Message], answer: Message, grounded: bool = True) -> str | None:
+        """Why the answer cannot be right, or `None`.
+
+        With `grounded`, every string argument that its schema does not mark `x-grounded: false` must stand in the
+        user's turns, ignoring case and spacing.
+        """
+        if self._task == "intent":
+            return self._intent_problem(answer)
+        if self._task == "function_call":
+            return self._call_problem(prompt, answer, grounded)
+        return _chat_problem(answer)
+
+    def _intent_problem(self, answer: Message) -> str | None:
+        labels = self._catalogue.labels if self._catalogue else []
+        return None if answer.content.strip() in labels and not answer.tool_calls else "label not in the catalogue"
+
+    def _call_problem(self, prompt: list[Message], answer: Message, grounded: bool) -> str | None:
+        if not answer.tool_calls:
+            return "no call"
+        said = _flat(" ".join(message.content for message in prompt if message.role == "user"))
+        for call in answer.tool_calls:
+            function = self._catalogue.function(call.name) if self._catalogue else None
+            if function is None:
+                return "function not in the catalogue"
+            schema = function.get("parameters") or {"type": "object", "properties": {}}
+            problem = self._schema_problem(call, schema)
+            if problem is None and grounded and not _grounded(call.arguments, schema, said):
+                problem = "argument not in the user's words"
+            if problem:
+                return problem
+        return None
+
+    def _schema_problem(self, call: ToolCall, schema: dict[str, Any]) -> str | None:
+        from jsonschema import Draft202012Validator
+
+        if call.name not in self._validators:
+            self._validators[call.name] = Draft202012Validator({"additionalProperties": False, **schema})
+        reasons = {error.validator for error in self._validators[call.name].iter_errors(call.arguments)}
+        if "additionalProperties" in reasons:
+            return "unknown argument"
+        if "required" in reasons:
+            return "missing argument"
+        return "argument against its schema" if reasons else None
+
+
+def _grounded(value: Any, schema: dict[str, Any], said: str) -> bool:
+    """Whether all strings in `value` stand in `said`, save where their schema lifts that."""
+    if schema.get("x-grounded") is False:
+        return True
+    if isinstance(value, str):
+        return _flat(value) in said
+    if isinstance(value, dict):
+        parts = schema.get("properties", {})
+        return all(_grounded(item, parts.get(key, {}), said) for key, item in value.items())
+    if isinstance(value, list):
+        return all(_grounded(item, schema.get("items", {}), said) for item in value)
+    return True
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def _chat_problem(answer: Message) -> str | None:
+    text = answer.content.strip()
+    if not text and not answer.tool_calls:
+        return "empty answer"
+    if read_calls(text) is None:
+        return "unreadable call"
+    if len(text.split()) >= _SHORT and not text.endswith(_ENDINGS) and text[-1].isalnum() and not answer.tool_calls:
+        return "cut off"
+    return None

@@ -1,0 +1,60 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pocketloop.contracts.recipe import Catalogue
+
+CATALOGUE = {
+    "functions": [
+        {
+            "name": "send_message",
+            "description": "Send a text.",
+            "parameters": {
+                "type": "object",
+                "properties": {
+                    "recipient": {"type": "string", "x-pii": "PERSON"},
+                    "text": {"type": "string"},
+                    "urgency": {"type": "string", "enum": ["low", "high"], "x-grounded": False},
+                    "tags": {"type": "array", "items": {"type": "string"}},
+                },
+                "required": ["recipient"],
+            },
+        },
+        {
+            "name": "set_timer",
+            "description": "Set a timer.",
+            "parameters": {
+                "type": "object",
+                "properties": {"minutes": {"type": "integer", "minimum": 1}},
+                "required": ["minutes"],
+            },
+        },
+    ]
+}
+
+
+@pytest.fixture
+def functions() -> Catalogue:
+    return Catalogue.model_validate(CATALOGUE)
+
+
+@pytest.fixture
+def labels() -> Catalogue:
+    return Catalogue(labels=["music", "weather", "timer", "out_of_scope"])
+
+
+@pytest.fixture
+def make_event() -> Callable[..., dict[str, Any]]:
+    def make(number: int, messages: list[dict[str, Any]], skill: str = "functions", **feedback: Any) -> dict[str, Any]:
+        return {
+            "event_id": f"e{number}",
+            "device_id": f"g-{number}",
+            "ts": "2026-11-01T10:00:00Z",
+            "adapter": {"skill": skill},
+            "consent": {"training": True, "policy": "p"},
+            "messages": messages,
+            "feedback": feedback,
+        }
+
+    return make
