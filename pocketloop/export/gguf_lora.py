@@ -39,13 +39,17 @@ def convert_lora(adapter_dir: Path, base_dir: Path, base_digest: str, out: Path,
     """
     import torch
     from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     settings = _settings(adapter_dir)
     config = load_config(base_dir)
     architecture = architecture_of(config)
     names = get_tensor_name_map(MODEL_ARCH[architecture.upper()], config.num_hidden_layers)
-    pairs = _pairs(load_file(adapter_dir / "adapter_model.safetensors"))
+    try:
+        pairs = _pairs(load_file(adapter_dir / "adapter_model.safetensors"))
+    except SafetensorError as error:
+        raise ModelError(f"{adapter_dir}/adapter_model.safetensors is damaged ({error})") from None
     alpha = float(settings["lora_alpha"])
     stored = torch.float16 if dtype == "F16" else torch.float32
     parameters = 0

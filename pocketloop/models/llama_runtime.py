@@ -2,8 +2,6 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,8 @@ from pocketloop.contracts.errors import ModelError
 BASE_DIGEST_KEY = "pocketloop.base_digest"
 """Metadata key of an adapter file: sha256 of the quantized base that it belongs to."""
 
-_KEPT_LINES = 400
-_INFO, _CONTINUED = 1, 5
-_log: deque[str] = deque(maxlen=_KEPT_LINES)
-_listeners: list[list[str]] = []
+_WARNING, _ERROR = 2, 3
+_log: deque[str] = deque(maxlen=3)
 
 
 @cache
@@ -26,14 +22,8 @@ def library() -> Any:
 
     @llama_cpp.llama_log_callback
     def keep(level: int, text: bytes, _user_data: Any) -> None:
-        line = text.decode("utf-8", "replace")
-        if level != _INFO:
-            if level == _CONTINUED and _log:
-                _log[-1] += line
-            else:
-                _log.append(line)
-        for lines in _listeners:
-            lines.append(line)
+        if level in (_WARNING, _ERROR):
+            _log.append(text.decode("utf-8", "replace").strip())
 
     llama_cpp.llama_log_set(keep, None)
     llama_cpp.pocketloop_log_callback = keep  # the C side keeps only a pointer: somebody must own the object
@@ -41,20 +31,11 @@ def library() -> Any:
     return llama_cpp
 
 
-@contextmanager
-def captured_log() -> Iterator[list[str]]:
-    """Collect everything that llama.cpp logs inside the block, its information lines included."""
-    lines: list[str] = []
-    _listeners.append(lines)
-    try:
-        yield lines
-    finally:
-        _listeners.remove(lines)
-
-
-def last_words(lines: int = 3) -> str:
-    """The end of llama.cpp's warnings and errors, for an error message."""
-    return " / ".join(line.strip() for line in list(_log)[-lines:] if line.strip()) or "it gave no reason"
+def last_words() -> str:
+    """llama.cpp's latest warnings and errors, for an error message; what is told is forgotten."""
+    words = " / ".join(line for line in _log if line) or "it gave no reason"
+    _log.clear()
+    return words
 
 
 def available_cores() -> int:

@@ -1,0 +1,174 @@
+"""Bases prepared once, adapters bound to them, and the proof that both behave as trained."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from tinymodels import CORPUS, save_tiny_adapter, save_tiny_model
+
+from pocketloop.contracts.errors import ExportError, ModelError
+from pocketloop.contracts.files import sha256_file
+from pocketloop.contracts.recipe import BaseConfig, BudgetConfig, ExportConfig, ParityConfig
+from pocketloop.export.adapter import export_adapter
+from pocketloop.export.base import (
+    PreparedBase,
+    failed_probes,
+    is_whole,
+    load_probes,
+    open_base,
+    prepare_base,
+    weights_digest,
+)
+from pocketloop.export.parity import parity
+from pocketloop.models.llama_cpp import LlamaCppGenerator
+
+
+class Prepared(NamedTuple):
+    config: BaseConfig
+    base: PreparedBase
+    adapter: Path
+    bases: Path
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    root = tmp_path_factory.mktemp("prepared")
+    model = save_tiny_model(root / "model", "gemma3")
+    config = BaseConfig(base="small", source=str(model), architecture="gemma3", context=128)
+    base = prepare_base(config, "Q8_0", root / "bases", threads=1)
+    return Prepared(config, base, save_tiny_adapter(model, root / "adapter"), root / "bases")
+
+
+def test_the_folder_is_named_by_the_file_that_phones_run(prepared: Prepared) -> None:
+    base = prepared.base
+    assert base.folder == prepared.bases / base.manifest.digest
+    assert base.manifest.digest == sha256_file(base.quantized)
+    assert base.manifest.weights_digest == weights_digest(Path(prepared.config.source))
+    assert base.manifest.source == "model"  # no path of this machine
+    assert base.manifest.sizes["base.gguf"] < base.manifest.sizes["base-f16.gguf"]
+    assert {"base.gguf", "base-f16.gguf", "probes.json", "tokenizer/tokenizer.json"} <= set(base.manifest.files)
+    assert [path.name for path in prepared.bases.iterdir()] == [base.manifest.digest]
+    assert open_base(base.folder) == base
+
+
+def test_a_whole_folder_is_used_again_and_a_damaged_one_made_anew(prepared: Prepared) -> None:
+    def again() -> PreparedBase:
+        return prepare_base(prepared.config, "Q8_0", prepared.bases, threads=1)
+
+    written = prepared.base.quantized.stat().st_mtime_ns
+    assert again() == prepared.base
+    assert prepared.base.quantized.stat().st_mtime_ns == written
+    data = bytearray(prepared.base.quantized.read_bytes())
+    data[len(data) // 2] ^= 1
+    prepared.base.quantized.write_bytes(data)
+    assert not is_whole(prepared.base.folder)
+    assert again() == prepared.base
+    assert is_whole(prepared.base.folder)
+    (prepared.base.folder / "probes.json").unlink()
+    assert again() == prepared.base
+    assert is_whole(prepared.base.folder)
+
+
+def test_what_a_killed_run_left_behind_is_not_taken_for_a_base(prepared: Prepared, tmp_path: Path) -> None:
+    shutil.copytree(prepared.base.folder, tmp_path / "bases" / ".small.left")
+    made = prepare_base(prepared.config, "Q8_0", tmp_path / "bases", threads=1)
+    assert made.manifest == prepared.base.manifest
+    assert made.folder.name == made.manifest.digest
+
+
+def test_another_quantization_or_template_is_another_base(prepared: Prepared, tmp_path: Path) -> None:
+    template = tmp_path / "template.jinja"
+    template.write_text("{% for m in messages %}{{ m['content'] }}{% endfor %}", encoding="utf-8")
+    config = prepared.config.model_copy(update={"chat_template": str(template)})
+    other = prepare_base(config, "Q8_0", tmp_path / "bases", threads=1)
+    assert other.manifest.digest != prepared.base.manifest.digest
+    with LlamaCppGenerator(other.quantized, other.tokenizer, threads=1) as generator:
+        assert generator.tokenizer.chat_template == template.read_text(encoding="utf-8")
+    smaller = prepare_base(prepared.config, "Q4_K_M", tmp_path / "bases", threads=1)
+    assert smaller.manifest.bits_per_weight < other.manifest.bits_per_weight
+    assert smaller.manifest.fallback_tensors > 0  # 64 wide: no row divides by 256
+
+
+def test_weights_that_are_not_the_configured_ones_are_refused(prepared: Prepared, tmp_path: Path) -> None:
+    right = weights_digest(Path(prepared.config.source))
+    config = prepared.config.model_copy(update={"digest": right})
+    assert prepare_base(config, "Q8_0", prepared.bases, threads=1) == prepared.base
+    with pytest.raises(ModelError, match="asks for 0000"):
+        prepare_base(prepared.config.model_copy(update={"digest": "0" * 64}), "Q8_0", tmp_path, threads=1)
+    with pytest.raises(ModelError, match="the configuration says llama"):
+        prepare_base(prepared.config.model_copy(update={"architecture": "llama"}), "Q8_0", tmp_path, threads=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_absent_weights_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    config = BaseConfig(base="far", source=str(tmp_path / "nowhere"), architecture="llama")
+    with pytest.raises(ModelError, match="does not exist"):
+        prepare_base(config, "Q8_0", tmp_path)
+    with pytest.raises(ModelError, match=r"set `source` in configs/bases/far\.yaml"):
+        prepare_base(config.model_copy(update={"source": "somebody/no-such-model"}), "Q8_0", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match="no safetensors"):
+        prepare_base(config.model_copy(update={"source": str(tmp_path / "empty")}), "Q8_0", tmp_path)
+    with pytest.raises(ModelError, match="run `prepare_base`"):
+        open_base(tmp_path)
+
+
+def test_probes_tell_this_base_from_another(prepared: Prepared) -> None:
+    probes = load_probes(prepared.base.folder)
+    assert len(probes) == prepared.base.manifest.probes >= 5
+    with LlamaCppGenerator(prepared.base.quantized, prepared.base.tokenizer, threads=1, parallel=3) as generator:
+        assert failed_probes(generator, probes) == 0
+        exported = export_adapter(prepared.adapter, prepared.base, prepared.bases.parent / "out", ExportConfig())
+        generator.set_adapter(exported.path)
+        assert failed_probes(generator, probes) > 0
+
+
+def test_an_adapter_over_budget_is_refused_and_not_left_behind(prepared: Prepared, tmp_path: Path) -> None:
+    exported = export_adapter(prepared.adapter, prepared.base, tmp_path, ExportConfig())
+    assert exported.size == exported.path.stat().st_size
+    assert exported.digest == sha256_file(exported.path)
+    small = ExportConfig(budget=BudgetConfig(adapter_mb=exported.size / 1e6 - 0.001))
+    with pytest.raises(ExportError, match="adapter_mb"):
+        export_adapter(prepared.adapter, prepared.base, tmp_path / "small", small)
+    assert not list((tmp_path / "small").iterdir())
+
+
+def test_parity_holds_for_what_was_exported(prepared: Prepared, tmp_path: Path) -> None:
+    exported = export_adapter(prepared.adapter, prepared.base, tmp_path, ExportConfig())
+    lenient = ParityConfig(min_top1=0.8, max_kl=0.2)  # random weights suffer from 8 bits more than trained ones
+    report = parity(prepared.config, prepared.adapter, prepared.base, exported.path, CORPUS[:4], lenient, threads=1)
+    assert report.passed and report.adapter_effect > 0.1
+    exact, phone = report.results
+    assert (exact.name, phone.name) == ("F16", "Q8_0")
+    assert exact.token_ids_equal and phone.token_ids_equal and exact.tokens > 50
+    assert exact.top1 == 1 and exact.kl < 1e-4 < phone.kl
+
+
+def test_parity_fails_for_another_adapter_and_for_one_without_effect(prepared: Prepared, tmp_path: Path) -> None:
+    source = Path(prepared.config.source)
+    other = save_tiny_adapter(source, tmp_path / "other", seed=5)
+    wrong = export_adapter(other, prepared.base, tmp_path / "wrong", ExportConfig())
+    report = parity(prepared.config, prepared.adapter, prepared.base, wrong.path, CORPUS[:2], ParityConfig(), threads=1)
+    assert not report.passed and report.results[0].kl > 0.1 and report.adapter_effect > 0.1
+
+    from safetensors.torch import load_file, save_file
+
+    weights = other / "adapter_model.safetensors"
+    save_file({n: t * 0 if "lora_B" in n else t for n, t in load_file(weights).items()}, weights)
+    idle = export_adapter(other, prepared.base, tmp_path / "idle", ExportConfig())
+    lenient = ParityConfig(min_top1=0.5, max_kl=1)
+    report = parity(prepared.config, other, prepared.base, idle.path, CORPUS[:2], lenient, threads=1)
+    assert all(result.passed for result in report.results)
+    assert report.adapter_effect == 0 and not report.passed
+    with pytest.raises(ExportError, match="at least one"):
+        parity(prepared.config, other, prepared.base, idle.path, [], lenient)
+
+
+def test_the_manifest_is_plain_data(prepared: Prepared) -> None:
+    manifest = json.loads((prepared.base.folder / "manifest.json").read_text(encoding="utf-8"))
+    assert str(prepared.bases) not in json.dumps(manifest)

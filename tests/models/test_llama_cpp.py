@@ -1,0 +1,187 @@
+"""llama.cpp as a Generator: batched, swappable, and never on the wrong base."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from tinymodels import CORPUS, save_tiny_adapter, save_tiny_model
+
+from pocketloop.contracts.errors import ModelError
+from pocketloop.contracts.files import sha256_file
+from pocketloop.export.gguf_lora import convert_lora
+from pocketloop.export.gguf_model import convert_model
+from pocketloop.models.llama_cpp import LlamaCppGenerator
+
+
+class Files(NamedTuple):
+    model: Path
+    base: Path
+    adapter: Path
+    other: Path
+    foreign: Path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """A base, two adapters for it, and one that names another base."""
+    root = tmp_path_factory.mktemp("llama")
+    model = save_tiny_model(root / "model", "gemma3")
+    base = root / "base.gguf"
+    convert_model(model, base, "F32")
+    for seed, name in enumerate(("adapter", "other")):
+        folder = save_tiny_adapter(model, root / name, seed=seed)
+        convert_lora(folder, model, sha256_file(base), root / f"{name}.gguf")
+    convert_lora(root / "adapter", model, "f" * 64, root / "foreign.gguf")
+    return Files(model, base, root / "adapter.gguf", root / "other.gguf", root / "foreign.gguf")
+
+
+@pytest.fixture
+def generator(files: Files) -> Iterator[LlamaCppGenerator]:
+    with LlamaCppGenerator(files.base, files.model, threads=1, parallel=4) as made:
+        yield made
+
+
+def conversations(count: int) -> list[list[dict[str, Any]]]:
+    """Prompts of very different lengths."""
+    return [[{"role": "user", "content": " ".join(CORPUS[: 1 + i % 5]) + str(i)}] for i in range(count)]
+
+
+def test_answers_are_the_same_in_a_batch_and_alone(files: Files) -> None:
+    asked = conversations(11)
+    with (
+        LlamaCppGenerator(files.base, files.model, threads=1, parallel=4, exact=True) as batched,
+        LlamaCppGenerator(files.base, files.model, threads=1, parallel=1, exact=True) as alone,
+    ):
+        together = batched.generate(asked, 20)
+        assert together == [alone.generate([one], 20)[0] for one in asked]
+        assert together == batched.generate(asked, 20)
+    assert len({answer.text for answer in together}) > 5
+
+
+def test_a_stop_token_frees_its_slot_for_the_next_prompt(files: Files, generator: LlamaCppGenerator) -> None:
+    """Whatever token comes third in some answers is declared a stop: answers then end at different lengths."""
+    asked = conversations(13)
+    ids = [generator.tokenizer(one[0]["content"])["input_ids"] for one in asked]
+    whole = generator.generate_ids(ids, 12)
+    stops = {answer[2] for answer in whole[:4]}
+    generator._stops |= stops
+    for short, long in zip(generator.generate_ids(ids, 12), whole, strict=True):
+        end = next((i + 1 for i, token in enumerate(long) if token in stops), len(long))
+        assert short == long[:end]
+    answers = generator.generate(asked, 12)
+    assert {answer.finished for answer in answers} == {True, False}
+    assert all(answer.tokens == 12 for answer in answers if not answer.finished)
+
+
+def test_a_prompt_longer_than_the_batch_is_fed_in_parts(files: Files) -> None:
+    with LlamaCppGenerator(files.base, files.model, threads=1, parallel=3, context=4096, exact=True) as generator:
+        ids = generator.tokenizer(" ".join(CORPUS * 4))["input_ids"]
+        prompts = [ids[:2300], ids[:5], ids[:900]]
+        answers = generator.generate_ids(prompts, 4)
+        for prompt, answer in zip(prompts, answers, strict=True):
+            assert answer == generator.logits([prompt + answer[:-1]])[0][-4:].argmax(axis=1).tolist()
+
+
+def test_no_prompts_give_no_answers(generator: LlamaCppGenerator) -> None:
+    assert generator.generate([], 5) == []
+    assert generator.generate_ids([[2, 5]], 0) == [[]]
+
+
+def test_a_prompt_that_does_not_fit_is_named(files: Files) -> None:
+    with LlamaCppGenerator(files.base, files.model, threads=1, context=64) as generator:
+        with pytest.raises(ModelError, match="prompt 1 has 64 tokens; the context holds 64"):
+            generator.generate_ids([[2], [2] * 64], 5)
+        assert len(generator.generate_ids([[2] * 60], 20)[0]) == 5  # the context ends the answer
+
+
+def test_swapping_adapters_changes_the_answers_and_back_exactly(files: Files, generator: LlamaCppGenerator) -> None:
+    ids = generator.tokenizer(CORPUS[0])["input_ids"]
+    plain = generator.logits([ids])[0]
+    said = generator.generate(conversations(5), 10)
+    seen = []
+    for adapter in (files.adapter, files.other, files.adapter):
+        generator.set_adapter(adapter)
+        seen.append(generator.logits([ids])[0])
+        assert np.abs(seen[-1] - plain).max() > 1
+    np.testing.assert_array_equal(seen[0], seen[2])
+    assert np.abs(seen[0] - seen[1]).max() > 1
+    generator.set_adapter(None)
+    np.testing.assert_array_equal(generator.logits([ids])[0], plain)
+    assert generator.generate(conversations(5), 10) == said
+
+
+def test_an_adapter_of_another_base_is_refused_and_the_old_one_stays(files: Files) -> None:
+    with pytest.raises(ModelError, match=r"foreign\.gguf belongs to the base with digest ffffffffffffffff"):
+        LlamaCppGenerator(files.base, files.model, files.foreign, threads=1)
+    with LlamaCppGenerator(files.base, files.model, files.adapter, threads=1) as generator:
+        before = generator.logits([[2, 300, 301]])[0]
+        with pytest.raises(ModelError, match="another|belongs to"):
+            generator.set_adapter(files.foreign)
+        np.testing.assert_array_equal(generator.logits([[2, 300, 301]])[0], before)
+    with LlamaCppGenerator(files.base, files.model, files.foreign, threads=1, base_digest="f" * 64) as generator:
+        assert generator.logits([[2]])[0].shape == (1, generator.vocabulary)
+
+
+def test_an_adapter_that_names_no_base_is_refused(files: Files, generator: LlamaCppGenerator, tmp_path: Path) -> None:
+    from gguf import GGUFReader, GGUFWriter
+
+    writer = GGUFWriter(tmp_path / "anonymous.gguf", "gemma3")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", 8)
+    for tensor in GGUFReader(files.adapter).tensors:
+        writer.add_tensor(tensor.name, np.array(tensor.data))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(ModelError, match="digest none"):
+        generator.set_adapter(tmp_path / "anonymous.gguf")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_broken_files_are_errors_and_not_crashes(files: Files, share: float, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    for whole in (files.base, files.adapter):
+        data = whole.read_bytes()
+        broken.write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(ModelError, match=r"broken\.gguf cannot be loaded"):
+            if whole == files.base:
+                LlamaCppGenerator(broken, files.model, threads=1)
+            else:
+                LlamaCppGenerator(files.base, files.model, broken, threads=1)
+
+
+def test_an_adapter_of_another_shape_is_refused(files: Files, tmp_path: Path) -> None:
+    wide = save_tiny_model(tmp_path / "wide", "gemma3", hidden=96)
+    convert_lora(save_tiny_adapter(wide, tmp_path / "a"), wide, sha256_file(files.base), tmp_path / "a.gguf")
+    with pytest.raises(ModelError, match="cannot be loaded as an adapter"):
+        LlamaCppGenerator(files.base, files.model, tmp_path / "a.gguf", threads=1)
+
+
+def test_absent_files_say_what_to_do(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="prepare_base"):
+        LlamaCppGenerator(tmp_path / "absent.gguf", files.model)
+    with pytest.raises(ModelError, match="no such adapter"):
+        LlamaCppGenerator(files.base, files.model, tmp_path / "absent.gguf")
+
+
+def test_closing_twice_is_harmless_and_use_afterwards_is_an_error(files: Files) -> None:
+    generator = LlamaCppGenerator(files.base, files.model, files.adapter, threads=1)
+    generator.generate(conversations(1), 2)
+    generator.close()
+    generator.close()
+    with pytest.raises(ModelError, match="closed"):
+        generator.generate(conversations(1), 2)
+
+
+def test_the_library_keeps_quiet(files: Files, capfd: pytest.CaptureFixture[str]) -> None:
+    with LlamaCppGenerator(files.base, files.model, files.adapter, threads=1) as generator:
+        capfd.readouterr()
+        generator.generate(conversations(2), 3)
+        with pytest.raises(ModelError):
+            generator.set_adapter(files.base)
+    shown = capfd.readouterr()
+    assert shown.out == "" and shown.err == ""
