@@ -7,9 +7,9 @@ from pocketloop.contracts.examples import Task
 from pocketloop.contracts.recipe import Catalogue
 from pocketloop.tasks.answers import read_calls
 
-_ENDINGS = tuple(".!?…。！？:;)]}>\"'”’»")
-_SHORT = 12
-"""A text of fewer words may end without a mark; a longer one that does was probably cut off."""
+_DANGLING = frozenset("a an and at but by for from if in is of on or that the to with".split())
+"""An answer whose last word is one of these, or that ends with a comma, was cut off. A missing full stop alone says
+nothing: people leave it out."""
 
 
 class FormChecker:
@@ -89,6 +89,6 @@ def _chat_problem(answer: Message) -> str | None:
         return "empty answer"
     if read_calls(text) is None:
         return "unreadable call"
-    if len(text.split()) >= _SHORT and not text.endswith(_ENDINGS) and text[-1].isalnum() and not answer.tool_calls:
+    if not answer.tool_calls and (text.endswith(",") or text.split()[-1].casefold() in _DANGLING):
         return "cut off"
     return None

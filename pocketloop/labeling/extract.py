@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pocketloop.contracts.events import Correction, InteractionEvent, Message
+from pocketloop.contracts.events import Correction, Message
 from pocketloop.contracts.examples import Task
 from pocketloop.contracts.files import read_jsonl
+from pocketloop.privacy.scrubber import ScrubbedEvent
 from pocketloop.tasks.turns import up_to_answer
 
 
@@ -34,7 +35,7 @@ def extract(folder: Path, task: Task) -> tuple[list[Candidate], list[str]]:
     unanswered: list[str] = []
     for shard in sorted(folder.glob("events-*.jsonl")):
         for row in read_jsonl(shard):
-            event = InteractionEvent.model_validate(row)
+            event = ScrubbedEvent.model_validate(row)
             candidate = candidate_of(event, task)
             if candidate is None:
                 unanswered.append(event.event_id)
@@ -43,7 +44,7 @@ def extract(folder: Path, task: Task) -> tuple[list[Candidate], list[str]]:
     return candidates, unanswered
 
 
-def candidate_of(event: InteractionEvent, task: Task) -> Candidate | None:
+def candidate_of(event: ScrubbedEvent, task: Task) -> Candidate | None:
     """The event as a candidate; `None` when no assistant turn follows a user's.
 
     A chat that was corrected keeps its last turn as the answer, for that is what the person corrected.
@@ -54,7 +55,7 @@ def candidate_of(event: InteractionEvent, task: Task) -> Candidate | None:
         return None
     return Candidate(
         event_id=event.event_id,
-        group=event.device_id,
+        group=event.group,
         source=f"events:{event.adapter.skill}",
         prompt=said[:-1],
         answer=said[-1],

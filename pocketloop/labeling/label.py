@@ -22,9 +22,12 @@ THUMBS_DOWN = "thumbs down"
 def label(folder: Path, recipe: Recipe, catalogue: Catalogue | None, out: Path) -> LabelReport:
     """Turn the events and examples in `folder` into examples to learn from, in the folder `out`.
 
-    Files read: `events-*.jsonl`, `examples.jsonl`. Files written: `examples.jsonl`, `quarantine.jsonl`. A correction
-    of sound form replaces the answer; thumbs down without one rejects it; a thumb up outweighs the judge's doubt, but
-    not a wrong form. Examples of example files are people's own labels and only have to fit the catalogue.
+    Files read: `events-*.jsonl` (`ScrubbedEvent`), `examples.jsonl`, `quarantine.jsonl`. Files written:
+    `examples.jsonl`, and `quarantine.jsonl` with what was left out here and before.
+
+    A correction of sound form replaces the answer; thumbs down without one rejects it; a thumb up outweighs the
+    judge's doubt, but not a wrong form. Examples of example files are people's own labels and only have to fit the
+    catalogue.
 
     Raises:
         LabelQualityError: the judge agrees too little with enough rated answers to be trusted.
@@ -53,7 +56,8 @@ def label(folder: Path, recipe: Recipe, catalogue: Catalogue | None, out: Path) 
         raise DataError(f"no answer is right enough to learn from: {counts or 'there were none'}")
     out.mkdir(parents=True, exist_ok=True)
     write_jsonl(out / "examples.jsonl", outcome.examples)
-    write_jsonl(out / "quarantine.jsonl", outcome.quarantine)
+    earlier = read_jsonl(folder / "quarantine.jsonl")
+    write_jsonl(out / "quarantine.jsonl", [*earlier, *(row.model_dump(mode="json") for row in outcome.quarantine)])
     return LabelReport(
         judge=recipe.label.judge,
         examples=len(outcome.examples),

@@ -49,8 +49,12 @@ def make_event() -> Callable[..., dict[str, Any]]:
     def make(number: int, messages: list[dict[str, Any]], skill: str = "functions", **feedback: Any) -> dict[str, Any]:
         return {
             "event_id": f"e{number}",
-            "device_id": f"g-{number}",
+            "group": f"g-{number}",
             "ts": "2026-11-01T10:00:00Z",
+            "app_version": "1.0",
+            "locale": "en-US",
+            "metrics": {},
+            "found": {},
             "adapter": {"skill": skill},
             "consent": {"training": True, "policy": "p"},
             "messages": messages,

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pocketloop.contracts.events import InteractionEvent, Message, Role, ToolCall
+from pocketloop.contracts.events import Message, Role, ToolCall
 from pocketloop.contracts.examples import Task
 from pocketloop.labeling.extract import candidate_of
+from pocketloop.privacy.scrubber import ScrubbedEvent
 from pocketloop.tasks.turns import up_to_answer
 
 CALL = [{"name": "set_timer", "arguments": {"minutes": 5}}]
@@ -37,7 +38,7 @@ def test_a_call_after_clarifying_turns_keeps_them_as_its_prompt_and_drops_the_te
         turn("tool", "done"),
         turn("assistant", "Your timer is running."),
     ]
-    candidate = candidate_of(InteractionEvent.model_validate(make_event(1, said)), "function_call")
+    candidate = candidate_of(ScrubbedEvent.model_validate(make_event(1, said)), "function_call")
     assert candidate is not None
     assert [message.content for message in candidate.prompt] == ["a timer", "How long?", "5 minutes"]
     assert (candidate.answer.content, candidate.answer.tool_calls[0].name) == ("", "set_timer")
@@ -51,15 +52,15 @@ def test_a_chat_learns_up_to_its_last_turn_of_substance(make_event: Callable[...
         turn("user", "bye"),
         turn("assistant", "Have a great day."),
     ]
-    plain = candidate_of(InteractionEvent.model_validate(make_event(1, said)), "chat")
+    plain = candidate_of(ScrubbedEvent.model_validate(make_event(1, said)), "chat")
     assert plain is not None and plain.answer.content == "Hello, what can I do for you?"
-    corrected = candidate_of(InteractionEvent.model_validate(make_event(1, said, correction="See you!")), "chat")
+    corrected = candidate_of(ScrubbedEvent.model_validate(make_event(1, said, correction="See you!")), "chat")
     assert corrected is not None and corrected.answer.content == "Have a great day."
 
 
 def test_a_correction_without_a_thumb_counts_as_thumbs_down(make_event: Callable[..., dict[str, Any]]) -> None:
     said = [turn("user", "play"), turn("assistant", "music")]
-    event = InteractionEvent.model_validate(make_event(1, said, correction="weather"))
+    event = ScrubbedEvent.model_validate(make_event(1, said, correction="weather"))
     candidate = candidate_of(event, "intent")
     assert candidate is not None and candidate.person == "down"
 

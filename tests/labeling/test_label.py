@@ -36,9 +36,11 @@ def run(tmp_path: Path, events: list[dict[str, Any]], examples: list[Any], catal
     folder, out = tmp_path / "in", tmp_path / "out"
     write_jsonl(folder / "events-000000001-000000500.jsonl", events)
     write_jsonl(folder / "examples.jsonl", examples)
+    write_jsonl(folder / "quarantine.jsonl", [{"stage": "scrub", "reason": "residue", "event_id": "e0"}])
     report = label(folder, recipe(**config), catalogue, out)
     kept = [Example.model_validate(row) for row in read_jsonl(out / "examples.jsonl")]
     noted = {row["event_id"]: row["reason"] for row in read_jsonl(out / "quarantine.jsonl")}
+    assert noted.pop("e0") == "residue", "what was left out before is carried along"
     return report, kept, noted
 
 

@@ -56,7 +56,7 @@ def test_a_call_is_held_to_the_catalogue_and_to_the_users_words(
         ("408-247-8880", None),
         ("", "empty answer"),
         ('{"function": "set_timer", "arguments": {"minutes": ', "unreadable call"),
-        ("The restaurant that you asked for is in the middle of the old town and it has", "cut off"),
+        ("The restaurant that you asked for is in the middle of the old town and the", "cut off"),
     ],
 )
 def test_a_chat_answer_must_say_something_whole(content: str, problem: str | None) -> None:
