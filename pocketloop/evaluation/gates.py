@@ -11,7 +11,7 @@ Always added: the adapter beats the base without it on the task's main metric (p
 exported files, every bounded safety check, and the size budget. What was not measured fails.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from pocketloop.contracts.recipe import Gate, Recipe
 from pocketloop.contracts.reports import (
@@ -24,11 +24,8 @@ from pocketloop.contracts.reports import (
     Verdict,
 )
 from pocketloop.evaluation.statistics import Comparison, chance_to_pass, mcnemar_exact, noninferior, pairs_needed
-from pocketloop.evaluation.suite import Outcome
+from pocketloop.evaluation.suite import Outcomes
 from pocketloop.tasks.tasks import TaskSpec
-
-Outcomes = Mapping[str, Sequence[Outcome]]
-"""Each model's outcomes on the first evaluation set, by the model's name (`adapter`, `base`, `champion`)."""
 
 MAX_HALF_WIDTH = 0.05
 _CONFIDENCE = 0.95
@@ -45,8 +42,9 @@ def decide(
 ) -> GateDecision:
     """Judge the candidate that `evaluation` calls `adapter`; fail outranks inconclusive outranks pass.
 
-    `adapter_bytes` is the size of what a phone downloads for this adapter. Where neither `evaluation` nor `outcomes`
-    knows a `champion`, the non-inferiority gates pass and say that there is none yet.
+    `outcomes` are those of the first evaluation set; `adapter_bytes` is the size of what a phone downloads for this
+    adapter. Where neither `evaluation` nor `outcomes` knows a `champion`, the non-inferiority gates pass and say that
+    there is none yet.
     """
     gates = [_recipe_gate(gate, evaluation, outcomes) for gate in recipe.gates]
     gates.append(_beats_base(TaskSpec.of(recipe, None).metrics[0], outcomes))

@@ -1,0 +1,133 @@
+"""The adapter card: what a reviewer reads on the version's page in MLflow before pressing the button."""
+
+from pocketloop.contracts.reports import Estimate, GateDecision, ParityReport, SafetyReport, SetResult
+from pocketloop.evaluation.findings import MODELS, Findings
+
+_SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "⚠️ inconclusive"}
+
+
+def adapter_card(findings: Findings) -> str:
+    """Markdown (the tables of GitHub's dialect, which MLflow renders) without any user's words."""
+    recipe = findings.recipe
+    parts = [
+        f"# {recipe.adapter}: {_SIGNS[findings.decision.verdict]}",
+        recipe.description or f"A {recipe.task} adapter.",
+        f"LoRA r = {recipe.train.lora.r} on `{recipe.base}` ({findings.base.quantization}), task `{recipe.task}`, "
+        f"{findings.training.trainable:,} parameters of its own.",
+        _how_to_approve(recipe.adapter, findings.decision),
+        "## Scores",
+        *(_scores(name, results, findings.champion) for name, results in findings.sets.items()),
+        "## Gates",
+        _gates(findings.decision),
+        "## Safety",
+        _safety(findings.safety),
+        "## Parity of the exported files",
+        _parity(findings.parity),
+        "## Data",
+        _data(findings),
+        "## Files",
+        _files(findings),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _how_to_approve(adapter: str, decision: GateDecision) -> str:
+    if decision.verdict == "fail":
+        return f"**Do not promote this version**: it failed {_count(decision, 'fail')} of {len(decision.gates)} gates."
+    caution = ""
+    if decision.verdict == "inconclusive":
+        caution = (
+            f"{_count(decision, 'inconclusive')} of {len(decision.gates)} gates could not be decided: weigh them. "
+        )
+    return f"{caution}**To approve**, press *Promote model* on this page and choose `{adapter}.released`."
+
+
+def _count(decision: GateDecision, verdict: str) -> int:
+    return sum(gate.verdict == verdict for gate in decision.gates)
+
+
+def _scores(set_name: str, results: list[SetResult], champion: str) -> str:
+    names = {"champion": f"champion (version {champion})" if champion else "champion"}
+    header = [names.get(result.model, result.model) for result in results]
+    n = max(estimate.n for result in results for estimate in result.metrics.values())
+    metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
+    rows = [[f"`{name}`", *(_interval(result.metrics.get(name)) for result in results)] for name in metrics]
+    said = "; ".join(f"*{result.model}*: {MODELS[result.model]}" for result in results if result.model in MODELS)
+    return f"On `{set_name}`, n = {n:,}, with 95 % intervals:\n\n{_table(['metric', *header], rows)}\n\n{said}."
+
+
+def _interval(found: Estimate | None) -> str:
+    return "–" if found is None else f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def _gates(decision: GateDecision) -> str:
+    rows = [
+        [
+            gate.gate,
+            _SIGNS[gate.verdict],
+            "–" if gate.observed is None else f"{gate.observed:.3f}",
+            f"{gate.n:,}",
+            gate.detail,
+        ]
+        for gate in decision.gates
+    ]
+    return _table(["gate", "verdict", "observed", "n", "detail"], rows)
+
+
+def _safety(safety: SafetyReport) -> str:
+    rows = [
+        [
+            check.name,
+            _SIGNS["pass" if check.passed else "fail"] if check.bound is not None else "measured",
+            f"{check.value:.3g}",
+            "–" if check.bound is None else f"{check.bound:g}",
+            f"{check.n:,}",
+            check.detail,
+        ]
+        for check in safety.checks
+    ]
+    return _table(["check", "verdict", "observed", "bound", "n", "detail"], rows)
+
+
+def _parity(parity: ParityReport) -> str:
+    rows = [
+        [
+            result.name,
+            _SIGNS["pass" if result.passed else "fail"],
+            f"{result.top1:.4f}",
+            f"{result.kl:.2g}",
+            "equal" if result.token_ids_equal else "different",
+            f"{result.tokens:,}",
+        ]
+        for result in parity.results
+    ]
+    table = _table(["files", "verdict", "same best token", "KL (nats)", "token ids", "tokens"], rows)
+    return f"{table}\n\nThe adapter moves the base's predictions by {parity.adapter_effect:.3g} nats on average."
+
+
+def _data(findings: Findings) -> str:
+    release = findings.release
+    found = ", ".join(f"{kind} {n:,}" for kind, n in sorted(release.scrub.found.items()) if n) or "nothing"
+    splits = ", ".join(f"{name} {n:,}" for name, n in release.splits.items())
+    lines = [
+        f"- release `{release.digest[:16]}`" + (f", after `{release.parent[:16]}`" if release.parent else ""),
+        f"- {release.collect.events:,} events and {release.collect.examples:,} imported examples; {splits}",
+        f"- consent policies: {', '.join(release.policies) or 'none (no events)'}",
+        f"- scrubbed: {found}; {release.scrub.quarantined:,} records quarantined, {release.scrub.leaks:,} leaks left",
+        f"- recipe `{findings.recipe.digest[:16]}`, base `{findings.base.digest[:16]}`",
+    ]
+    return "\n".join(lines)
+
+
+def _files(findings: Findings) -> str:
+    rows = [[f"`{name}`", f"{size / 1e6:,.2f} MB"] for name, size in sorted(findings.sizes.items())]
+    return _table(["file", "size"], rows)
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,90 @@
+"""Everything that is known of a candidate when it is judged, and the tables that both the report and the card show."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pocketloop.contracts.recipe import Recipe
+from pocketloop.contracts.reports import (
+    BaseManifest,
+    DatasetRelease,
+    EvaluationReport,
+    GateDecision,
+    ParityReport,
+    SafetyReport,
+    SetResult,
+    TrainReport,
+)
+from pocketloop.evaluation.suite import Outcomes
+from pocketloop.tasks.tasks import TaskSpec
+
+MODELS = {
+    "adapter": "the candidate, exported, in llama.cpp: what a phone runs",
+    "champion": "what the fleet's stable channel serves now, in llama.cpp",
+    "base": "the base without an adapter, in llama.cpp",
+    "transformers": "the candidate before export, in transformers",
+}
+"""What each model's name in a report stands for, in the order in which they are shown."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A candidate's reports. `outcomes` are those of the first set; `sizes` are bytes of each file that is registered.
+
+    `champion` is the version that stands beside the candidate, empty where there is none yet.
+    """
+
+    recipe: Recipe
+    base: BaseManifest
+    release: DatasetRelease
+    training: TrainReport
+    evaluation: EvaluationReport
+    parity: ParityReport
+    safety: SafetyReport
+    decision: GateDecision
+    sizes: Mapping[str, int]
+    outcomes: Outcomes = field(default_factory=dict)
+    champion: str = ""
+
+    @property
+    def sets(self) -> dict[str, list[SetResult]]:
+        """Results by set, the main one first, models in the order of `MODELS`."""
+        rank = {name: place for place, name in enumerate(MODELS)}
+        found: dict[str, list[SetResult]] = {}
+        for result in self.evaluation.results:
+            found.setdefault(result.set, []).append(result)
+        for results in found.values():
+            results.sort(key=lambda result: rank.get(result.model, len(rank)))
+        return found
+
+    @property
+    def main_metric(self) -> str:
+        """The metric by which the adapter must beat its base."""
+        return TaskSpec.of(self.recipe, None).metrics[0]
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One label or function: how many items, each model's mean main metric, and the most frequent wrong answer."""
+
+    name: str
+    n: int
+    scores: dict[str, float]
+    mistaken_for: str
+    mistakes: int
+
+
+def class_rows(findings: Findings) -> list[ClassRow]:
+    """Per-class results on the first set, worst first."""
+    sums: dict[str, dict[str, list[float]]] = {}
+    for model, outcomes in findings.outcomes.items():
+        for outcome in outcomes:
+            by_model = sums.setdefault(outcome.reference, {})
+            by_model.setdefault(model, []).append(outcome.scores[findings.main_metric])
+    rows = []
+    for name, by_model in sums.items():
+        answers = findings.evaluation.confusion.get(name, {})
+        wrong = sorted((-n, answer) for answer, n in answers.items() if answer != name)
+        scores = {model: sum(values) / len(values) for model, values in by_model.items()}
+        n = len(by_model.get("adapter", next(iter(by_model.values()))))
+        rows.append(ClassRow(name, n, scores, wrong[0][1] if wrong else "", -wrong[0][0] if wrong else 0))
+    return sorted(rows, key=lambda row: (row.scores.get("adapter", 0.0), row.name))

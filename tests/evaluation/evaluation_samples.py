@@ -1,0 +1,201 @@
+"""A candidate's findings at the size of the demo, made up by seed."""
+
+import random
+from typing import Any
+
+from pocketloop.contracts.recipe import Recipe
+from pocketloop.contracts.reports import (
+    BaseManifest,
+    CollectReport,
+    DatasetRelease,
+    DriftReport,
+    EvaluationReport,
+    LabelReport,
+    ParityReport,
+    ParityResult,
+    SafetyCheck,
+    SafetyReport,
+    ScrubReport,
+    SetResult,
+    TrainReport,
+    ValidationReport,
+)
+from pocketloop.evaluation.findings import Findings
+from pocketloop.evaluation.gates import decide
+from pocketloop.evaluation.statistics import estimate
+from pocketloop.evaluation.suite import Outcome, confusion_counts
+
+FUNCTIONS = [
+    "create_event", "set_reminder", "add_to_list", "send_message", "get_weather", "play_music", "set_lights",
+    "set_thermostat", "log_health", "navigate", "set_timer", "set_alarm", "call_contact", "decline",
+]  # fmt: skip
+METRICS = ("function_exact", "function_name", "function_valid")
+SKILL = {
+    "adapter": (0.86, 0.95, 0.99),
+    "champion": (0.84, 0.94, 0.99),
+    "base": (0.01, 0.06, 0.2),
+    "transformers": (0.865, 0.951, 0.99),
+}
+
+
+def outcomes(model: str, n: int, skill: tuple[float, float, float]) -> list[Outcome]:
+    draw = random.Random(model)
+    found = []
+    for i in range(n):
+        reference = FUNCTIONS[i % len(FUNCTIONS)]
+        luck = draw.random()
+        exact, named, valid = (float(luck < share) for share in skill)
+        wrong = (
+            FUNCTIONS[(i + draw.choice([1, 1, 2])) % len(FUNCTIONS)]
+            if valid
+            else draw.choice(["(unreadable)", "(unknown)"])
+        )
+        scores = dict(zip(METRICS, (exact, named, valid), strict=True))
+        found.append(
+            Outcome(example_id=f"e{i}", scores=scores, answer=reference if named else wrong, reference=reference)
+        )
+    return found
+
+
+def sample_findings(n: int = 800, **changes: Any) -> Findings:
+    recipe = Recipe.model_validate(
+        {
+            "adapter": "functions",
+            "task": "function_call",
+            "base": "tiny",
+            "catalogue": "configs/catalogues/household-functions.json",
+            "description": "Turns a household request into one function call.",
+            "data": {"sources": [{"kind": "events", "skill": "functions"}]},
+            "gates": [
+                {"metric": "function_name", "min": 0.90},
+                {"metric": "function_exact", "min": 0.80},
+                {"metric": "function_exact", "noninferior_to": "champion", "margin": 0.03},
+            ],
+            "safety": {"min_refusal": 0.6, "max_over_refusal": 0.3},
+        }
+    )
+    by_model = {model: outcomes(model, n, skill) for model, skill in SKILL.items()}
+    results = [
+        SetResult(
+            model=model,
+            set="heldout",
+            metrics={name: estimate([outcome.scores[name] for outcome in found]) for name in METRICS},
+            seconds=31.5 if model == "transformers" else 12.25,
+            tokens=24 * n,
+        )
+        for model, found in by_model.items()
+    ]
+    evaluation = EvaluationReport(results=results, confusion=confusion_counts(by_model["adapter"]))
+    parity = ParityReport(
+        results=[
+            ParityResult(
+                name="F16 base + adapter", tokens=6120, token_ids_equal=True, top1=0.9997, kl=2.1e-6,
+                max_logit_difference=0.0041, passed=True,
+            ),
+            ParityResult(
+                name="Q4_K_M base + adapter", tokens=6120, token_ids_equal=True, top1=0.9712, kl=8.4e-3,
+                max_logit_difference=1.92, passed=True,
+            ),
+        ],
+        adapter_effect=1.83,
+        passed=True,
+    )  # fmt: skip
+    safety = SafetyReport(
+        checks=[
+            SafetyCheck(name="scrubbed values in generations", value=0, n=640, bound=0, passed=True),
+            SafetyCheck(
+                name="refusal of harmful requests",
+                value=0.82,
+                n=40,
+                bound=0.6,
+                passed=True,
+                detail="by the catalogue's refusal",
+            ),
+            SafetyCheck(name="refusal of their benign twins", value=0.08, n=40, bound=0.3, passed=True),
+            SafetyCheck(name="exposure of planted canaries (bits)", value=2.1, n=10, bound=None, passed=True),
+        ],
+        passed=True,
+    )
+    given: dict[str, Any] = {
+        "recipe": recipe,
+        "base": base_manifest(),
+        "release": release(),
+        "training": training(),
+        "evaluation": evaluation,
+        "parity": parity,
+        "safety": safety,
+        "decision": decide(recipe, evaluation, by_model, parity, safety, 1_630_000),
+        "sizes": {"adapter.gguf": 1_630_000, "adapter_model.safetensors": 2_170_000, "adapter_config.json": 1_100},
+        "outcomes": by_model,
+        "champion": "3",
+    }
+    return Findings(**(given | changes))
+
+
+def base_manifest() -> BaseManifest:
+    return BaseManifest(
+        base="tiny",
+        architecture="gemma3",
+        source="tiny",
+        weights_digest="a" * 64,
+        digest="b1946ac92492d2347c6235b4d2611184" * 2,
+        quantization="Q4_K_M",
+        parameters=6_300_000,
+        files={},
+        sizes={},
+        fallback_tensors=0,
+        bits_per_weight=5.1,
+        probes=16,
+    )
+
+
+def training() -> TrainReport:
+    curve = [(step, 3.2 * 0.965**step + 0.11 + 0.02 * (step % 3)) for step in range(5, 1005, 10)]
+    return TrainReport(
+        parameters=6_840_000,
+        trainable=540_672,
+        steps=1000,
+        examples=4012,
+        tokens=812_400,
+        seconds=121.4,
+        tokens_per_second=6692,
+        train_loss=curve[-1][1],
+        validation_loss=0.171,
+        curve=curve,
+        validation_curve=[(250, 0.31), (500, 0.22), (750, 0.18), (1000, 0.171)],
+    )
+
+
+def release() -> DatasetRelease:
+    return DatasetRelease(
+        digest="5891b5b522d5df086d0ff0b110fbd9d2" * 2,
+        inputs="c" * 64,
+        adapter="functions",
+        task="function_call",
+        splits={"train": 4012, "validation": 236, "test": 472},
+        groups={"train": 171, "validation": 10, "test": 20},
+        event_ids=4720,
+        watermark=6012,
+        policies=["2026-03", "2026-09"],
+        parent="d" * 64,
+        collect=CollectReport(
+            events=5409, examples=0, by_source={"events:functions": 5409},
+            left_out={"consent withheld": 411, "older than 90 days": 120, "duplicate": 84},
+        ),
+        scrub=ScrubReport(
+            records=5380, quarantined=29,
+            found={"PERSON": 2210, "PHONE_NUMBER": 311, "EMAIL_ADDRESS": 190, "IBAN_CODE": 41},
+            reused_shards=0, scrubbed_shards=8, leaks=0, scrubber="e" * 64,
+        ),
+        validation=ValidationReport(
+            rows=5380, success=True,
+            expectations={"ids are unique": True, "roles alternate": True, "text is short": True},
+            dropped={"empty turn": 12},
+        ),
+        drift=DriftReport(reference="d" * 64, rows=5368, share=0.14, drifted=False, columns={"words": 0.03}),
+        label=LabelReport(
+            judge="verifier", examples=4720, corrected=233,
+            rejected={"argument not in the user's words": 402, "unknown function": 13},
+            rated=1980, kappa=0.87, kappa_interval=(0.83, 0.9),
+        ),
+    )  # fmt: skip

@@ -1,0 +1,110 @@
+from html.parser import HTMLParser
+from pathlib import Path
+
+from evaluation_samples import FUNCTIONS, sample_findings
+
+from pocketloop.contracts.reports import GateDecision, GateResult
+from pocketloop.evaluation.card import adapter_card
+from pocketloop.evaluation.findings import class_rows
+from pocketloop.evaluation.report import render_report, write_report
+
+VOID = {"meta", "link", "br", "img", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and collects text and what the page would load from elsewhere."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+        self.loads: list[str] = []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        given = dict(attrs)
+        self.loads += [value for key in ("src", "href", "xlink:href") if (value := given.get(key)) and value[0] != "#"]
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass
+
+    def handle_endtag(self, tag: str) -> None:
+        # HTML lets a list item or a table cell end by itself; nothing here does.
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_report_is_one_whole_page_that_loads_nothing(tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", sample_findings(140))
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    assert page.loads == []
+    for said in ["functions", "0.87", "champion, version 3", "consent withheld", "function_exact ≥ 0.8", *FUNCTIONS]:
+        assert said in page.text
+
+
+def test_the_same_findings_give_the_same_bytes() -> None:
+    assert render_report(sample_findings(140)) == render_report(sample_findings(140))
+
+
+def test_a_candidate_without_champion_classes_or_mistakes_still_has_a_report() -> None:
+    findings = sample_findings(140)
+    alone = [result for result in findings.evaluation.results if result.model in ("adapter", "base")]
+    evaluation = findings.evaluation.model_copy(update={"results": alone, "confusion": {}})
+    page = Page(render_report(sample_findings(140, evaluation=evaluation, outcomes={}, champion="")))
+    assert "no champion yet" in page.text
+    assert "By class" not in page.text
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are() -> None:
+    gate = GateResult(gate="<script>alert(1)</script>", verdict="fail", observed=None, n=0, detail="a & b")
+    decision = GateDecision(verdict="fail", gates=[gate])
+    html = render_report(sample_findings(28, decision=decision, evaluation=confused("<b>x</b>")))
+    assert "<script>" not in html
+    assert "<b>x</b>" not in html
+    assert "alert(1)" in Page(html).text
+
+
+def test_classes_are_listed_worst_first_with_their_most_frequent_mistake() -> None:
+    rows = class_rows(sample_findings(800))
+    assert {row.name for row in rows} == set(FUNCTIONS)
+    shares = [row.scores["adapter"] for row in rows]
+    assert shares == sorted(shares)
+    assert sum(row.n for row in rows) == 800
+    assert all(row.mistaken_for != row.name for row in rows)
+
+
+def test_the_card_shows_scores_beside_champion_and_base_and_says_how_to_approve() -> None:
+    card = adapter_card(sample_findings())
+    assert "| metric | adapter | champion (version 3) | base | transformers |" in card
+    assert "press *Promote model* on this page and choose `functions.released`" in card
+    assert "n = 800" in card
+    assert all(len(set(map(cells, table))) == 1 for table in tables(card))
+    assert "_|_" not in card
+
+
+def test_the_card_of_a_failed_candidate_says_not_to_promote_it() -> None:
+    gate = GateResult(gate="a | b", verdict="fail", observed=0.1, n=5, detail="below the floor")
+    card = adapter_card(sample_findings(28, decision=GateDecision(verdict="fail", gates=[gate])))
+    assert "**Do not promote this version**: it failed 1 of 1 gates." in card
+    assert "To approve" not in card
+    assert "a \\| b" in card
+
+
+def confused(label: str):  # type: ignore[no-untyped-def]
+    evaluation = sample_findings(28).evaluation
+    return evaluation.model_copy(update={"confusion": {label: {label: 1, "other": 2}, "other": {label: 1}}})
+
+
+def tables(card: str) -> list[list[str]]:
+    blocks = [block.split("\n") for block in card.strip().split("\n\n")]
+    return [block for block in blocks if block[0].startswith("|")]
+
+
+def cells(line: str) -> int:
+    return line.replace("\\|", "").count("|")
