@@ -14,17 +14,23 @@ from steps.validate import validate
 
 
 @pipeline(name="curate")
-def curate(recipe: Recipe) -> Any:
+def curate(recipe: Recipe) -> None:
     """From the event log and example files to an immutable dataset release."""
+    curate_data(recipe)
+
+
+def curate_data(recipe: Recipe) -> Any:
+    """The stages up to the release; gives its data, the fingerprints of what was scrubbed, and its record."""
     collected, collect_report = collect(recipe.view("data"))
     scrubbed, scrub_report = scrub(recipe.view("scrub"), collected)
     validated, validation_report = validate(recipe.view(), scrubbed)
-    _, drift_report = drift(recipe.view("drift"), validated, previous_release(recipe.view()))
+    _, drift_report = drift(recipe.view("drift"), validated, previous_release(recipe.view(), validated))
     labelled, label_report = label(recipe.view("label"), validated)
     return release(
         recipe.view("data"),
-        labelled,
+        scrubbed,
         validated,
+        labelled,
         collect_report,
         scrub_report,
         validation_report,

@@ -1,10 +1,11 @@
 """Release: split by group and freeze the result, named by its content."""
 
+import shutil
 from typing import Annotated
 
 from zenml import step
 
-from pocketloop.contracts.files import Folder
+from pocketloop.contracts.files import Folder, atomic_file
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.recipe import Recipe
 from pocketloop.contracts.reports import (
@@ -19,21 +20,20 @@ from steps.stage import BY_CONTENT, stage
 
 
 @step(enable_cache=False)
-def previous_release(recipe: Recipe) -> Annotated[str, "previous_release"]:
-    """Digest of this adapter's newest release whose data differs from today's; empty when there is none."""
+def previous_release(recipe: Recipe, validated: Folder) -> Annotated[str, "previous_release"]:
+    """Digest of this adapter's newest release that was made from other data; empty when there is none."""
     from pocketloop.data.release import latest_release
 
-    return latest_release(Home(), recipe.adapter) or ""
+    return latest_release(Home(), recipe.adapter, validated.digest) or ""
 
 
 @step(enable_cache=False)
 def load_release(
     recipe: Recipe,
-) -> tuple[Annotated[Folder, "dataset"], Annotated[DatasetRelease, "release"]]:
+) -> tuple[Annotated[Folder, "dataset"], Annotated[Folder, "fingerprints"], Annotated[DatasetRelease, "release"]]:
     """The newest release of this adapter, for a run that only trains."""
-    from pocketloop.data.release import latest_release, read_release
-
     from pocketloop.contracts.errors import DataError
+    from pocketloop.data.release import latest_release, read_release
 
     with stage("dataset") as this:
         digest = latest_release(Home(), recipe.adapter)
@@ -41,21 +41,25 @@ def load_release(
             raise DataError(f"{recipe.adapter} has no dataset release yet; run `pocketloop curate {recipe.adapter}`")
         folder = Home().releases / digest
         this.done(f"release {digest[:12]}")
-        return Folder.of(folder / "splits"), read_release(folder)
+        return Folder.of(folder / "splits"), Folder.of(folder / "found"), read_release(folder)
 
 
 @step(cache_policy=BY_CONTENT)
 def release(
     recipe: Recipe,
-    labelled: Folder,
+    scrubbed: Folder,
     validated: Folder,
+    labelled: Folder,
     collect_report: CollectReport,
     scrub_report: ScrubReport,
     validation_report: ValidationReport,
     drift_report: DriftReport,
     label_report: LabelReport,
-) -> tuple[Annotated[Folder, "dataset"], Annotated[DatasetRelease, "release"]]:
-    """Write the splits and everything that led to them under the home's `releases/`."""
+) -> tuple[Annotated[Folder, "dataset"], Annotated[Folder, "fingerprints"], Annotated[DatasetRelease, "release"]]:
+    """Write the splits and everything that led to them under the home's `releases/`.
+
+    `fingerprints` are keyed digests of what was scrubbed: the safety stage looks for them in what the model says.
+    """
     from pocketloop.data.release import write_release
 
     with stage("release") as this:
@@ -70,6 +74,9 @@ def release(
             drift=drift_report,
             label=label_report,
         )
+        folder = Home().releases / written.digest
+        with atomic_file(folder / "found" / "found.jsonl") as temporary:
+            shutil.copyfile(scrubbed / "found.jsonl", temporary)
         splits = ", ".join(f"{count} {name}" for name, count in written.splits.items())
         this.done(f"{written.digest[:12]}: {splits}", digest=written.digest, splits=written.splits)
-        return Folder.of(Home().releases / written.digest / "splits"), written
+        return Folder.of(folder / "splits"), Folder.of(folder / "found"), written

@@ -28,7 +28,16 @@ def train_adapter(
         task = TaskSpec.of(recipe, load_catalogue(recipe))
         train = split_examples(dataset, "train", recipe)
         validation = split_examples(dataset, "validation", recipe)
-        report = train_sft(base, train, validation, task, recipe.train, this.scratch / "adapter")
+        report = train_sft(
+            base,
+            train,
+            validation,
+            task,
+            recipe.train,
+            this.scratch / "adapter",
+            on_progress=lambda progress: print(f"  {progress}", flush=True),
+            every_seconds=15,
+        )
         if run := mlflow.active_run():
             log_training(Home(), run.info.run_id, report)
         held_out = "" if report.validation_loss is None else f", held-out loss {report.validation_loss:.3f}"

@@ -1,0 +1,52 @@
+"""Train: dataset release → SFT → export → parity → evaluate → safety → gates → register.
+
+The adapter is exported before it is judged: the gates judge what the phone will run.
+"""
+
+from typing import Any
+
+from zenml import pipeline
+
+from pocketloop.contracts.recipe import BaseConfig, Recipe
+from steps.check_safety import check_safety
+from steps.evaluate import champion, evaluate
+from steps.export import export_gguf, parity
+from steps.judge import judge
+from steps.prepare_base import prepare_base
+from steps.register import register
+from steps.release import load_release
+from steps.train_adapter import train_adapter
+
+
+@pipeline(name="train")
+def train(recipe: Recipe, base: BaseConfig) -> None:
+    """From the newest dataset release to a registered candidate."""
+    dataset, fingerprints, release = load_release(recipe.view())
+    train_on(recipe, base, dataset, fingerprints, release)
+
+
+def train_on(recipe: Recipe, base: BaseConfig, dataset: Any, fingerprints: Any, release: Any) -> None:
+    """The stages from a dataset release on; `dataset`, `fingerprints` and `release` are earlier steps' outputs."""
+    base_files, manifest = prepare_base(base, recipe.export.gguf)
+    adapter, train_report = train_adapter(recipe.view("prompt", "train"), base, dataset)
+    exported = export_gguf(recipe.view("export"), base_files, adapter)
+    measured = recipe.view("prompt", "train", "evaluation", "export")
+    parity_report = parity(measured, base, base_files, adapter, exported, dataset)
+    served = champion(recipe.view())
+    outcomes, evaluation = evaluate(measured, base, base_files, adapter, exported, dataset, served)
+    asked = recipe.view("prompt", "train", "evaluation", "safety")
+    safety = check_safety(asked, base, base_files, exported, dataset, fingerprints)
+    bundle, decision = judge(
+        recipe,
+        manifest,
+        release,
+        train_report,
+        adapter,
+        exported,
+        outcomes,
+        evaluation,
+        parity_report,
+        safety,
+        served,
+    )
+    register(recipe.view(), bundle, evaluation, decision, release)

@@ -1,0 +1,58 @@
+"""The bundle: everything that is registered for one candidate, each file with its digest."""
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from pocketloop.contracts.files import canonical_json, sha256_file, sha256_text, write_json
+from pocketloop.contracts.recipe import Catalogue
+from pocketloop.contracts.reports import ReleaseBundle
+from pocketloop.evaluation.card import adapter_card
+from pocketloop.evaluation.findings import Findings
+from pocketloop.evaluation.report import write_report
+
+
+def write_bundle(
+    out: Path, findings: Findings, exported: Path, adapter: Path, catalogue: Catalogue | None, created: datetime
+) -> ReleaseBundle:
+    """Write the bundle of a judged candidate into the folder `out`.
+
+    Files: `adapter.gguf` and `probes.json` (from `exported`), `adapter/` (peft, safetensors), `recipe.json`,
+    `catalogue.json`, the reports as JSON, `report.html`, `card.md`, and `bundle.json`, which names the digests of what
+    a phone or a later training run uses. The bundle's digest covers those, the dataset and the base; not the time.
+    """
+    recipe = findings.recipe
+    shutil.copytree(exported, out, dirs_exist_ok=True)
+    shutil.copytree(adapter, out / "adapter", dirs_exist_ok=True)
+    write_json(out / "recipe.json", recipe)
+    if catalogue is not None:
+        write_json(out / "catalogue.json", catalogue.model_dump(exclude_defaults=True))
+    carried = sorted(path for path in out.rglob("*") if path.is_file())
+    files = {path.relative_to(out).as_posix(): sha256_file(path) for path in carried}
+    bundle = ReleaseBundle(
+        adapter=recipe.adapter,
+        task=recipe.task,
+        recipe_digest=recipe.digest,
+        dataset_digest=findings.release.digest,
+        base=findings.base.base,
+        base_digest=findings.base.digest,
+        files=files,
+        sizes={name: (out / name).stat().st_size for name in files},
+        digest=sha256_text(canonical_json([files, findings.release.digest, findings.base.digest])),
+        created=created,
+    )
+    reports = {
+        "bundle": bundle,
+        "base": findings.base,
+        "dataset": findings.release,
+        "training": findings.training,
+        "evaluation": findings.evaluation,
+        "parity": findings.parity,
+        "safety": findings.safety,
+        "gates": findings.decision,
+    }
+    for name, report in reports.items():
+        write_json(out / f"{name}.json", report)
+    write_report(out / "report.html", findings)
+    (out / "card.md").write_text(adapter_card(findings), encoding="utf-8")
+    return bundle

@@ -1,0 +1,74 @@
+"""Judge: the gates' verdict, and the bundle of files, report and card that a reviewer will see."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from zenml import step
+
+from pocketloop.contracts.files import Folder
+from pocketloop.contracts.loading import load_catalogue
+from pocketloop.contracts.recipe import Recipe
+from pocketloop.contracts.reports import (
+    BaseManifest,
+    DatasetRelease,
+    EvaluationReport,
+    GateDecision,
+    ParityReport,
+    SafetyReport,
+    TrainReport,
+)
+from steps.evaluate import ChampionRef
+from steps.stage import BY_CONTENT, stage
+
+
+@step(cache_policy=BY_CONTENT)
+def judge(
+    recipe: Recipe,
+    base_manifest: BaseManifest,
+    release: DatasetRelease,
+    train_report: TrainReport,
+    adapter: Folder,
+    exported: Folder,
+    outcomes: Folder,
+    evaluation_report: EvaluationReport,
+    parity_report: ParityReport,
+    safety_report: SafetyReport,
+    champion: ChampionRef,
+) -> tuple[Annotated[Folder, "bundle"], Annotated[GateDecision, "decision"]]:
+    """Decide, and write everything that is registered; a candidate that fails is kept too, with its verdict."""
+    from pocketloop.evaluation.bundle import write_bundle
+    from pocketloop.evaluation.findings import Findings
+    from pocketloop.evaluation.gates import decide
+    from pocketloop.evaluation.suite import read_outcomes
+
+    with stage("judge") as this:
+        main = evaluation_report.results[0].set
+        paired = {
+            model: read_outcomes(path)
+            for model in ("adapter", "base", "champion")
+            if (path := outcomes / f"{main}.{model}.jsonl").is_file()
+        }
+        size = (exported / "adapter.gguf").stat().st_size
+        decision = decide(recipe, evaluation_report, paired, parity_report, safety_report, size)
+        findings = Findings(
+            recipe=recipe,
+            base=base_manifest,
+            release=release,
+            training=train_report,
+            evaluation=evaluation_report,
+            parity=parity_report,
+            safety=safety_report,
+            decision=decision,
+            sizes={"adapter.gguf": size},
+            outcomes=paired,
+            champion=champion.version,
+        )
+        write_bundle(this.scratch, findings, exported.path, adapter.path, load_catalogue(recipe), datetime.now(UTC))
+        counts = {
+            verdict: sum(g.verdict == verdict for g in decision.gates) for verdict in ("pass", "inconclusive", "fail")
+        }
+        this.done(
+            f"{decision.verdict.upper()}: " + ", ".join(f"{n} gates {name}" for name, n in counts.items() if n),
+            verdict=decision.verdict,
+        )
+        return Folder.of(this.scratch), decision
