@@ -13,6 +13,8 @@ from pocketloop.contracts.files import Folder, read_jsonl, sha256_file, write_js
 from pocketloop.contracts.recipe import Catalogue, Recipe
 from pocketloop.data.validate import RULES, validate
 
+pytestmark = pytest.mark.slow  # importing Great Expectations takes seconds
+
 LABELS = Catalogue(labels=["music", "weather"])
 
 
