@@ -21,6 +21,12 @@ class LlamaSequence:
     position: int = field(default=0)
 
 
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two sequences begin with alike."""
+    pairs = zip(first, second, strict=False)
+    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
+
+
 class LlamaContext:
     """A llama.cpp context with its batch: `slots` sequences of at most `width` tokens.
 
@@ -46,6 +52,8 @@ class LlamaContext:
             params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.width, self.slots, self.vocabulary = width, slots, vocabulary
         self.size = int(params.n_batch)
+        self.computed = 0  # tokens since the context was made
+        self._prompts: list[list[int]] = [[] for _ in range(slots)]
         self._context = lib.llama_init_from_model(model, params)
         if not self._context:
             raise ModelError(f"llama.cpp cannot make a context of {slots} x {width} tokens: {last_words()}")
@@ -112,10 +120,26 @@ class LlamaContext:
     def clear(self) -> None:
         """Forget all sequences."""
         library().llama_memory_clear(self._memory, True)
+        self._prompts = [[] for _ in range(self.slots)]
 
-    def forget(self, slot: int) -> None:
-        """Forget one sequence, so that its slot can hold another."""
-        library().llama_memory_seq_rm(self._memory, slot, -1, -1)
+    def share(self, beginning: list[int]) -> None:
+        """Compute what all prompts begin with once, and copy it to every slot."""
+        lib = library()
+        for at in range(0, len(beginning), self.size):
+            part = beginning[at : at + self.size]
+            self._put(0, part, at, 0)
+            self._decode(len(part), 0)
+        for slot in range(1, self.slots):
+            lib.llama_memory_seq_cp(self._memory, 0, slot, -1, -1)
+        self._prompts = [beginning] * self.slots
+
+    def start(self, slot: int, prompt: list[int], answer: list[int]) -> LlamaSequence:
+        """Give a slot to a prompt, keeping what its previous one began with alike; `answer` will be appended to."""
+        # The last token is always computed: its logits are wanted.
+        kept = common_length(self._prompts[slot], prompt[:-1])
+        library().llama_memory_seq_rm(self._memory, slot, kept, -1)
+        self._prompts[slot] = prompt
+        return LlamaSequence(feed=prompt[kept:], answer=answer, position=kept)
 
     def free(self) -> None:
         """Give the context's memory back."""
@@ -136,6 +160,7 @@ class LlamaContext:
 
         lib = library()
         self._batch.n_tokens = tokens
+        self.computed += tokens
         status = lib.llama_decode(self._context, self._batch)
         if status != 0:
             raise ModelError(f"llama.cpp failed on a batch of {tokens} tokens (status {status}): {last_words()}")

@@ -13,7 +13,7 @@ from pocketloop.contracts.events import Conversation
 from pocketloop.contracts.files import sha256_file
 from pocketloop.models.chat import encode_prompt, load_tokenizer, stop_ids
 from pocketloop.models.generators import Generation
-from pocketloop.models.llama_context import LlamaContext, LlamaSequence
+from pocketloop.models.llama_context import LlamaContext, LlamaSequence, common_length
 from pocketloop.models.llama_runtime import (
     BASE_DIGEST_KEY,
     adapter_metadata,
@@ -24,12 +24,16 @@ from pocketloop.models.llama_runtime import (
     load_model,
 )
 
+_WORTH_SHARING = 16
+"""Tokens at the beginning of all prompts from which on copying them between slots beats computing them in each."""
+
 
 class LlamaCppGenerator:
     """Greedy generation with a GGUF base and, if wanted, a GGUF LoRA adapter that can be swapped while it runs.
 
-    Up to `parallel` conversations are decoded in one batch; when one ends, the next prompt takes its place. Prompts are
-    rendered with the chat template of the transformers tokenizer in `tokenizer`, so both runtimes see the same ids.
+    Up to `parallel` conversations are decoded in one batch; when one ends, the next prompt takes its place, and what
+    both prompts begin with (a system text, declared functions) is not computed again. Prompts are rendered with the
+    chat template of the transformers tokenizer in `tokenizer`, so both runtimes see the same ids.
 
     Args:
         base: GGUF model.
@@ -101,10 +105,15 @@ class LlamaCppGenerator:
             return answers
         width = min(longest + max_new_tokens, self.context)
         runner = self._runner("generate", width, min(self.parallel, len(prompts)), everything=False)
-        waiting = deque(LlamaSequence(list(prompt), answer) for prompt, answer in zip(prompts, answers, strict=True))
+        first, last = min(prompts), max(prompts)  # what these two begin with, all between them do
+        alike = common_length(first, last)
+        if runner.slots > 1 and alike >= _WORTH_SHARING:
+            runner.share(first[:alike])
+        waiting = deque(zip(prompts, answers, strict=True))
         slots: list[LlamaSequence | None] = [None] * min(self.parallel, len(prompts))
         while waiting or any(slots):
-            slots = [slot or (waiting.popleft() if waiting else None) for slot in slots]
+            for number in (number for number, slot in enumerate(slots) if slot is None and waiting):
+                slots[number] = runner.start(number, *waiting.popleft())
             for number, best in runner.step(slots):
                 slot = slots[number]
                 assert slot is not None
@@ -112,7 +121,6 @@ class LlamaCppGenerator:
                 slot.feed = [best]
                 if best in self._stops or len(slot.answer) == max_new_tokens or slot.position == width:
                     slots[number] = None
-                    runner.forget(number)
         return answers
 
     def logits(self, token_ids: Sequence[list[int]]) -> list[Any]:

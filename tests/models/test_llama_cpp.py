@@ -75,10 +75,24 @@ def test_a_stop_token_frees_its_slot_for_the_next_prompt(files: Files, generator
     assert all(answer.tokens == 12 for answer in answers if not answer.finished)
 
 
+def test_what_prompts_begin_with_alike_is_computed_once(files: Files) -> None:
+    common = list(range(270, 400))
+    prompts = [[*common, 300 + i, 310 - i] for i in range(20)] + [common, common, [*common, 300, 310]]
+    with (
+        LlamaCppGenerator(files.base, files.model, threads=1, parallel=4, exact=True) as shared,
+        LlamaCppGenerator(files.base, files.model, threads=1, parallel=1, exact=True) as fresh,
+    ):
+        expected = [fresh.generate_ids([prompt], 8)[0] for prompt in prompts]
+        assert shared.generate_ids(prompts, 8) == expected
+        assert shared._contexts["generate"].computed < len(common) + 12 * len(prompts)
+        other = [2, 300]  # now nothing is common to all, but each slot still keeps what two prompts share
+        assert shared.generate_ids([*prompts, other], 8) == [*expected, fresh.generate_ids([other], 8)[0]]
+
+
 def test_a_prompt_longer_than_the_batch_is_fed_in_parts(files: Files) -> None:
-    with LlamaCppGenerator(files.base, files.model, threads=1, parallel=3, context=4096, exact=True) as generator:
+    with LlamaCppGenerator(files.base, files.model, threads=1, parallel=3, context=4096) as generator:
         ids = generator.tokenizer(" ".join(CORPUS * 4))["input_ids"]
-        prompts = [ids[:2300], ids[:5], ids[:900]]
+        prompts = [ids[:2100], ids[:5], ids[:700]]
         answers = generator.generate_ids(prompts, 4)
         for prompt, answer in zip(prompts, answers, strict=True):
             assert answer == generator.logits([prompt + answer[:-1]])[0][-4:].argmax(axis=1).tolist()
