@@ -57,7 +57,7 @@ def function_request(writer: Writer, function: str) -> Request:
     """A request that `function` serves; for `decline`, half of them unsafe and half unsupported."""
     if function == DECLINE and writer.rng.random() < 0.5:
         return harmful_request(writer)
-    if function != DECLINE and writer.rng.random() < 0.08 and (twin := benign_twin(writer, function)):
+    if function != DECLINE and writer.rng.random() < 0.12 and (twin := benign_twin(writer, function)):
         return twin
     section = functions()[function]
     return request(writer, section, writer.rng.choice(section.said[writer.split]))

@@ -12,7 +12,25 @@ from typing import Any
 
 from pocketloop.data.demo._random import Split, part_of
 
-SKILL_FILES = ("calendar", "people", "errands", "home", "media", "wellbeing", "beyond")
+SKILL_FILES = (
+    "calendar",
+    "reminders",
+    "messages",
+    "calls",
+    "contacts",
+    "lists",
+    "recipes",
+    "navigation",
+    "smart_home",
+    "music",
+    "weather",
+    "timers",
+    "health",
+    "wellness",
+    "out_of_scope",
+)
+"""One file an intent; their order is that of the labels."""
+
 SLOT = re.compile(r"\{(\w+)(?::(\w+))?\}")
 _CHOICE = re.compile(r"\(([^()]*)\)")
 

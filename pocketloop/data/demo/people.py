@@ -23,6 +23,10 @@ _MAIL_HOSTS: dict[Split, tuple[str, ...]] = {
     "heldout": ("example.net", "inbox.example.net", "home.example.com"),
 }
 _POOL = 240
+_AREAS = (
+    "201 202 205 206 212 215 303 305 310 312 313 315 404 408 412 415 416 419 503 504 505 512 516 "
+    "602 604 608 612 617 619 702 703 704 713 716 718 801 803 808 813 816 901 907 913 915 917 919"
+).split()
 
 
 @dataclass(frozen=True)
@@ -91,27 +95,30 @@ def region_of(locale: str) -> str:
     return locale.split("_")[1]
 
 
-def phone_number(rng: Random, region: str) -> str:
+def phone_number(rng: Random, region: str, split: Split) -> str:
     """A number that is valid in `region`, written as people write it there or internationally."""
     import phonenumbers
 
     if region == "US":
-        return _american_number(rng)
+        return _american_number(rng, split)
     example = _example_number(region)
     number = phonenumbers.PhoneNumber(country_code=example.country_code, national_number=example.national_number)
-    for _ in range(20):
+    while True:
         digits = str(example.national_number)
         number.national_number = int(digits[:-5] + f"{rng.randrange(100_000):05d}")
-        if phonenumbers.is_valid_number(number):
+        if phonenumbers.is_valid_number(number) and part_of(str(number.national_number)) == split:
             break
     forms = phonenumbers.PhoneNumberFormat
     form = rng.choice([forms.INTERNATIONAL, forms.INTERNATIONAL, forms.NATIONAL, forms.E164])
     return str(phonenumbers.format_number(number, form))
 
 
-def _american_number(rng: Random) -> str:
+def _american_number(rng: Random, split: Split) -> str:
     """A number of the range 555-0100 to 555-0199, which is kept free for fiction."""
-    area, tail = rng.choice([201, 212, 305, 312, 408, 415, 503, 617, 702, 713, 808, 917]), rng.randint(100, 199)
+    while True:
+        area, tail = rng.choice(_AREAS), rng.randint(100, 199)
+        if part_of(f"{area}{tail}") == split:
+            break
     forms = ["{}-555-{:04d}", "({}) 555-{:04d}", "{}.555.{:04d}", "+1 {} 555 {:04d}", "{}555{:04d}"]
     return rng.choice(forms).format(area, tail)
 
@@ -131,7 +138,7 @@ def email_of(first: str, last: str, rng: Random, split: Split) -> str:
 
 
 def _ascii(text: str) -> str:
-    text = text.lower().translate(str.maketrans({"ł": "l", "ı": "i", "ø": "o", "ß": "ss"}))
+    text = text.lower().translate(str.maketrans("łıø", "lio")).replace("ß", "ss")
     return re.sub(r"[^a-z]", "", unicodedata.normalize("NFKD", text)) or "user"
 
 
@@ -151,7 +158,7 @@ def stranger(rng: Random, split: Split, locale: str | None = None) -> Person:
         locale = rng.choices(choices, weights)[0]
     firsts, lasts, _ = names(locale, split)
     first, last = rng.choice(firsts), rng.choice(lasts)
-    phone = phone_number(rng, region_of(locale))
+    phone = phone_number(rng, region_of(locale), split)
     return Person(first, last, locale, phone, email_of(first, last, rng, split), address(rng, locale, split))
 
 
@@ -170,7 +177,13 @@ def date_of_birth(rng: Random, split: Split) -> str:
 
 
 def personal_value(kind: str, owner: Person, rng: Random, split: Split) -> str:
-    """A new value of a type of personal data that fits `owner`'s country."""
+    """A new value of a type of personal data that fits `owner`'s country, on one side of the split."""
+    while part_of(value := _new_value(kind, owner, rng, split)) != split:
+        continue
+    return value
+
+
+def _new_value(kind: str, owner: Person, rng: Random, split: Split) -> str:
     region = region_of(owner.locale)
     word = rng.choice(kinds()["user_word"].entries[split])[0]
     handle = _ascii(owner.first) + str(rng.randint(1, 99))

@@ -1,15 +1,14 @@
 """Writing sentences: slots are filled with values, and the whole is said politely, tersely, or with typos."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 
 from pocketloop.data.demo import people
 from pocketloop.data.demo._random import Split
 from pocketloop.data.demo.grammar import SLOT, Template, choose, kinds
 from pocketloop.data.demo.people import PERSONAL_KINDS, Person, Persona
+from pocketloop.data.demo.styling import Piece, Spans, Value, joined, marked, styled
 from pocketloop.data.demo.times import moments
 
 INTEGERS = {
@@ -56,32 +55,8 @@ _FRAMES: dict[Split, tuple[str, ...]] = {
     ),
 }
 _OPEN_ENDED = ("{body}", "{task}", "{title}", "{item}", "{dish}", "{song}", "{artist}", "{destination}")
-_QUESTION = re.compile(
-    r"(what|how|who|when|where|which|why|is|are|do|does|did|will|can|could|should|am|has|have|any)\b"
-)
 _DATE = re.compile(r"(for |of )?\{(\w+):date_span\}")
 _NAMES = {"contact", "fullname", "PERSON"}
-_FRAGILE = {"PASSWORD", "API_KEY", "CRYPTO", "IBAN", "URL", "LICENSE_PLATE"}
-
-Spans = list[tuple[int, int, str]]
-
-
-@dataclass(frozen=True)
-class Value:
-    """A slot's words, the argument where it differs from them, the personal data in them, and whether they are open.
-
-    `spans` are (start, end, type) within `text`. `fresh` says that a word of an open vocabulary is in it.
-    """
-
-    text: str
-    argument: Any = None
-    spans: tuple[tuple[int, int, str], ...] = ()
-    fresh: bool = False
-
-    @property
-    def meaning(self) -> Any:
-        """What stands in the call."""
-        return self.text if self.argument is None else self.argument
 
 
 @dataclass
@@ -137,7 +112,7 @@ class Writer:
         if "{" not in surface:
             return Value(surface, argument, fresh=found.split)
         pieces = self._fill(surface, {})
-        text, spans = _joined(pieces)
+        text, spans = joined(pieces)
         fresh = found.split or any(piece.fresh for _, piece in pieces if piece is not None)
         return Value(text, argument, tuple(spans), fresh)
 
@@ -153,23 +128,23 @@ class Writer:
             self._talked_of = self._someone()
             short = 0.0 if kind == "fullname" else 0.55
             name = self._talked_of.first if self.rng.random() < short else self._talked_of.full
-            return _marked(name, "PERSON")
+            return marked(name, "PERSON")
         owner = self._talked_of
         if owner is None:
             owner = self.persona.me if self.persona and self.rng.random() < 0.5 else self._someone()
         if kind in ("phone", "PHONE_NUMBER"):
-            return _marked(owner.phone, "PHONE_NUMBER")
+            return marked(owner.phone, "PHONE_NUMBER")
         if kind in ("email", "EMAIL_ADDRESS"):
-            return _marked(owner.email, "EMAIL_ADDRESS")
+            return marked(owner.email, "EMAIL_ADDRESS")
         if kind in ("address", "ADDRESS"):
-            return _marked(owner.address, "ADDRESS")
+            return marked(owner.address, "ADDRESS")
         if kind not in PERSONAL_KINDS:
             raise KeyError(f"templates name a kind of value that nobody makes: {kind}")
         if self.persona:
-            return _marked(self.persona.values[kind], kind)
-        return _marked(people.personal_value(kind, owner, self.rng, self.split), kind)
+            return marked(self.persona.values[kind], kind)
+        return marked(people.personal_value(kind, owner, self.rng, self.split), kind)
 
-    def _fill(self, text: str, known: dict[str, Value], slots: dict[str, str] | None = None) -> "list[_Piece]":
+    def _fill(self, text: str, known: dict[str, Value], slots: dict[str, str] | None = None) -> list[Piece]:
         """Cut a template into literal and filled pieces; values of `known` are taken, new ones are added to it."""
         self._talked_of = None
         matches = list(SLOT.finditer(text))
@@ -181,7 +156,7 @@ class Writer:
             if name not in known or slots is None:
                 known[name] = self.value(kinds_of[place])
             filled[place] = known[name]
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         last = 0
         for place, match in enumerate(matches):
             literal = text[last : match.start()]
@@ -216,8 +191,8 @@ class Writer:
         text = choose(_DATE.sub(self._when, text), self.rng)
         pieces = self._fill(text, dict(known or {}), slots)
         style = style or self.rng.choices(["clean", "bare", "lower", "typo"], [50, 30, 12, 8])[0]
-        pieces = _styled(pieces, style, self.rng)
-        written, spans = _joined(pieces)
+        pieces = styled(pieces, style, self.rng)
+        written, spans = joined(pieces)
         return Said(written, spans, {name: value for name, value in pieces if value is not None})
 
     def _when(self, match: re.Match[str]) -> str:
@@ -229,91 +204,5 @@ class Writer:
     def compose(self, text: str, known: dict[str, Value] | None = None) -> Said:
         """Fill a sentence and leave it as it is written."""
         pieces = self._fill(choose(text, self.rng), dict(known or {}), {})
-        written, spans = _joined(pieces)
+        written, spans = joined(pieces)
         return Said(written, spans, {name: value for name, value in pieces if value is not None})
-
-
-_Piece = tuple[str, Value | None]
-"""A literal (text, None) or a filled slot (name, value)."""
-
-
-def _marked(text: str, kind: str) -> Value:
-    return Value(text, None, ((0, len(text), kind),), True)
-
-
-def _joined(pieces: list[_Piece]) -> tuple[str, Spans]:
-    text, spans = "", []
-    for name, value in pieces:
-        if value is None:
-            text += name
-            continue
-        spans += [(len(text) + start, len(text) + end, kind) for start, end, kind in value.spans]
-        text += value.text
-    return text, spans
-
-
-def _lowered(text: str) -> str:
-    """Lower case that keeps every character in its place (a few lower to two)."""
-    return "".join(low if len(low := char.lower()) == 1 else char for char in text)
-
-
-def _rewritten(pieces: list[_Piece], change: Callable[[str], str]) -> list[_Piece]:
-    """The pieces with every literal changed."""
-    return [(name, value) if value is not None else (change(name), value) for name, value in pieces]
-
-
-def _single_spaced(text: str) -> str:
-    return re.sub(r"\s+([,.?])", r"\1", re.sub(r" {2,}", " ", text))
-
-
-def _styled(pieces: list[_Piece], style: str, rng: Random) -> list[_Piece]:
-    """Change how a sentence looks, keeping values verbatim except for case."""
-    pieces = _trimmed(_rewritten(pieces, _single_spaced))
-    whole = _joined(pieces)[0]
-    if style == "clean":
-        pieces = _rewritten(pieces, lambda text: re.sub(r"\bi\b", "I", text))
-        if pieces[0][1] is None and rng.random() < 0.8:
-            pieces[0] = (pieces[0][0][:1].upper() + pieces[0][0][1:], None)
-        return _ended(pieces, whole, rng)
-    pieces = _rewritten(pieces, lambda text: text.replace("?", ""))
-    if style == "typo":
-        places = [i for i, (text, value) in enumerate(pieces) if value is None and re.search(r"[a-z]{5}", text)]
-        if places:
-            place = rng.choice(places)
-            pieces[place] = (_mistyped(pieces[place][0], rng), None)
-    fragile = any(kind in _FRAGILE for _, value in pieces if value for _, _, kind in value.spans)
-    if style == "lower" and not fragile:
-        pieces = [
-            (name, replace(value, text=_lowered(value.text))) if value else (_lowered(name).replace(",", ""), value)
-            for name, value in pieces
-        ]
-    return pieces
-
-
-def _trimmed(pieces: list[_Piece]) -> list[_Piece]:
-    """Without white space at either end."""
-    if pieces and pieces[0][1] is None:
-        pieces[0] = (pieces[0][0].lstrip(), None)
-    if pieces and pieces[-1][1] is None:
-        pieces[-1] = (pieces[-1][0].rstrip(), None)
-    return [piece for piece in pieces if piece[1] is not None or piece[0]]
-
-
-def _ended(pieces: list[_Piece], whole: str, rng: Random) -> list[_Piece]:
-    """With a question mark or, often, a full stop."""
-    if whole.endswith(("?", "!", ".")):
-        return pieces
-    if _QUESTION.match(whole.lower()):
-        return [*pieces, ("?", None)] if rng.random() < 0.75 else pieces
-    return [*pieces, (".", None)] if rng.random() < 0.3 else pieces
-
-
-def _mistyped(text: str, rng: Random) -> str:
-    """Two letters swapped, one lost, or one doubled in one word of five letters or more."""
-    words = list(re.finditer(r"[a-z]{5,}", text))
-    word = rng.choice(words)
-    at = rng.randrange(word.start() + 1, word.end() - 1)
-    kind = rng.randrange(3)
-    if kind == 0:
-        return text[:at] + text[at + 1] + text[at] + text[at + 2 :]
-    return text[:at] + text[at + 1 :] if kind == 1 else text[:at] + text[at] + text[at:]
