@@ -1,0 +1,77 @@
+"""Bad input on the command line: one clear line, a sensible status, no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+POCKETLOOP = str(Path(sys.executable).with_name("pocketloop"))
+
+
+def run(home: Path, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "POCKETLOOP_HOME": str(home), "COLUMNS": "160"}
+    return subprocess.run(
+        [POCKETLOOP, *arguments], env=environment, input=stdin, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["retrain", "functoins"], 2, "did you mean 'functions'"),
+        (["recipe", "check", "functions", "--set", "train.lora.rank=4"], 2, "unknown key `train.lora.rank`"),
+        (["recipe", "check", "functions", "--set", "base=tinny"], 2, "did you mean 'tiny'"),
+        (["data", "import", "no-such-file.jsonl"], 1, "no-such-file.jsonl"),
+        (["new", "x", "--task", "poetry", "--examples", "x.jsonl"], 2, "expected intent, function_call or chat"),
+        (["data", "inspect"], 1, "the event log is empty"),
+    ],
+)
+def test_a_mistake_gives_one_clear_line(home: Path, arguments: list[str], status: int, message: str) -> None:
+    done = run(home, *arguments)
+    assert done.returncode == status, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+
+
+def test_help_and_recipe_check_import_nothing_heavy(home: Path) -> None:
+    for arguments in ("--help", "recipe check functions"):
+        program = (
+            f"import sys; from pocketloop.cli.main import main; sys.argv[1:] = {arguments!r}.split()\n"
+            "try: main()\nexcept SystemExit: pass\n"
+            "heavy = {'torch', 'transformers', 'zenml', 'mlflow', 'pandas', 'numpy', 'spacy'} & set(sys.modules)\n"
+            "sys.exit(f'imported {heavy}' if heavy else 0)"
+        )
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_every_command_has_help_with_an_example(home: Path) -> None:
+    commands = ["retrain", "curate", "train", "prepare-base", "new", "trace", "evaluate", "ui"]
+    commands += ["stack apply", "recipe check", "recipe show", "data import", "data inspect", "data demo"]
+    commands += ["review list", "review show"]
+    for command in commands:
+        done = run(home, *command.split(), "--help")
+        assert done.returncode == 0
+        assert "Example" in done.stdout, command
+
+
+def test_events_are_imported_from_standard_input_and_counted_once(home: Path) -> None:
+    event = {
+        "schema": "interaction/1",
+        "event_id": "e1",
+        "device_id": "d1",
+        "ts": "2026-01-01T00:00:00Z",
+        "adapter": {"skill": "functions"},
+        "consent": {"training": True, "policy": "2026-01"},
+        "messages": [{"role": "user", "content": "hi"}],
+    }
+    lines = json.dumps(event) + "\n" + json.dumps({**event, "consent": None}) + "\nnot json\n"
+    (first,) = json.loads(run(home, "data", "import", "-", "--json", stdin=lines).stdout)
+    assert (first["new"], first["duplicates"], sum(first["quarantined"].values())) == (1, 0, 2)
+    (again,) = json.loads(run(home, "data", "import", "-", "--json", stdin=json.dumps(event)).stdout)
+    assert (again["new"], again["duplicates"]) == (0, 1)
+    assert json.loads(run(home, "data", "inspect", "--json").stdout)["events"] == 1
