@@ -1,6 +1,5 @@
 """What a training run says of itself while it runs."""
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -8,8 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pocketloop.contracts.errors import ModelError
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,9 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
-def log_progress(progress: Progress) -> None:
-    """Write one line to this module's logger."""
-    logger.info("%s", progress)
+def print_progress(progress: Progress) -> None:
+    """Print one line."""
+    print(f"  {progress}", flush=True)
 
 
 def make_progress_callback(tokens_seen: Callable[[], int], on_progress: OnProgress, every_seconds: float) -> Any:

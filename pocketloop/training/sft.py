@@ -1,9 +1,11 @@
 """Supervised fine-tuning of a LoRA adapter: trl's SFTTrainer over peft, with the loss on the answers alone."""
 
 import json
+import logging
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +18,7 @@ from pocketloop.contracts.recipe import BaseConfig, LoraConfig, SftConfig, Train
 from pocketloop.contracts.reports import TrainReport
 from pocketloop.models.bases import load_base
 from pocketloop.tasks.tasks import TaskSpec
-from pocketloop.training.progress import OnProgress, log_progress, make_progress_callback
+from pocketloop.training.progress import OnProgress, make_progress_callback, print_progress
 from pocketloop.training.tokens import SequenceEncoder, TrainingSequence
 from pocketloop.training.trainer import answer_trainer_class
 
@@ -31,7 +33,7 @@ def train_sft(
     task: TaskSpec,
     training: TrainConfig,
     out: Path,
-    on_progress: OnProgress = log_progress,
+    on_progress: OnProgress = print_progress,
     *,
     every_seconds: float = 5.0,
 ) -> TrainReport:
@@ -210,18 +212,22 @@ def _report(trainer: Any, examples: int, seconds: float) -> TrainReport:
 @contextmanager
 def _quiet_libraries() -> Iterator[None]:
     """Keep the libraries' bars and notices off the terminal while training; what we say is in `on_progress`."""
-    import logging
-
     import datasets
     from transformers.utils import logging as transformers_logging
 
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    verbosity, bars = transformers_logging.get_verbosity(), datasets.is_progress_bar_enabled()
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled(), datasets.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # names that trl still gives to transformers
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
-        if bars:
+        if bars[0]:
+            transformers_logging.enable_progress_bar()
+        if bars[1]:
             datasets.enable_progress_bars()
