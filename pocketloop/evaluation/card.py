@@ -47,9 +47,12 @@ def _count(decision: GateDecision, verdict: str) -> int:
 
 
 def _scores(set_name: str, results: list[SetResult], champion: str) -> str:
-    names = {"champion": f"champion (version {champion})" if champion else "champion"}
-    header = [names.get(result.model, result.model) for result in results]
-    n = max(estimate.n for result in results for estimate in result.metrics.values())
+    counts = [max(estimate.n for estimate in result.metrics.values()) for result in results]
+    n = max(counts)
+    header = [result.model for result in results]
+    if champion:
+        header = [f"champion (version {champion})" if name == "champion" else name for name in header]
+    header = [name if count == n else f"{name} (first {count:,})" for name, count in zip(header, counts, strict=True)]
     metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
     rows = [[f"`{name}`", *(_interval(result.metrics.get(name)) for result in results)] for name in metrics]
     said = "; ".join(f"*{result.model}*: {MODELS[result.model]}" for result in results if result.model in MODELS)

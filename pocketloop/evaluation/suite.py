@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.examples import Example
 from pocketloop.contracts.files import read_jsonl, write_jsonl
-from pocketloop.contracts.reports import EvaluationReport, SetResult
+from pocketloop.contracts.reports import SetResult
 from pocketloop.evaluation.statistics import estimate
 from pocketloop.models.generators import Generator
 from pocketloop.tasks.answers import write_answer
@@ -80,41 +80,6 @@ def run_set(
     return result, outcomes
 
 
-def evaluate_models(
-    models: Mapping[str, Callable[[], Generator]],
-    sets: Mapping[str, Sequence[Example]],
-    task: TaskSpec,
-    max_new_tokens: int,
-    folder: Path,
-) -> EvaluationReport:
-    """Run every model on every set and keep the outcomes in `folder`, one file for each model and set.
-
-    Each model is opened by calling its entry when its turn comes and used until the next one's, so that one loaded
-    base can serve several of them. The confusion table is the first model's on the first set.
-    """
-    results: dict[tuple[str, str], SetResult] = {}
-    confusion: dict[str, dict[str, int]] = {}
-    for model_name, open_model in models.items():
-        generator = open_model()
-        for set_name, examples in sets.items():
-            result, outcomes = run_set(generator, examples, task, max_new_tokens, model_name, set_name)
-            write_outcomes(folder / _file_of(model_name, set_name), outcomes)
-            confusion = confusion or confusion_counts(outcomes)
-            results[set_name, model_name] = result
-    ordered = [results[set_name, model_name] for set_name in sets for model_name in models]
-    return EvaluationReport(results=ordered, confusion=confusion)
-
-
-def read_all_outcomes(folder: Path, evaluation: EvaluationReport, set_name: str | None = None) -> Outcomes:
-    """What `evaluate_models` kept in `folder` for one set, by default the first."""
-    chosen = set_name or (evaluation.results[0].set if evaluation.results else "")
-    return {
-        result.model: read_outcomes(folder / _file_of(result.model, chosen))
-        for result in evaluation.results
-        if result.set == chosen
-    }
-
-
 def confusion_counts(outcomes: Iterable[Outcome]) -> dict[str, dict[str, int]]:
     """How often each class (outer key) was answered with each class (inner key), right answers included."""
     table: dict[str, dict[str, int]] = {}
@@ -141,10 +106,6 @@ def write_outcomes(path: Path, outcomes: Iterable[Outcome]) -> int:
 def read_outcomes(path: Path) -> list[Outcome]:
     """Read what `write_outcomes` wrote."""
     return [Outcome.model_validate(row) for row in read_jsonl(path)]
-
-
-def _file_of(model_name: str, set_name: str) -> str:
-    return f"{set_name}.{model_name}.jsonl"
 
 
 def _known_classes(task: TaskSpec) -> set[str]:

@@ -7,6 +7,7 @@ from pocketloop.contracts.reports import GateDecision, GateResult
 from pocketloop.evaluation.card import adapter_card
 from pocketloop.evaluation.findings import class_rows
 from pocketloop.evaluation.report import render_report, write_report
+from pocketloop.evaluation.statistics import estimate
 
 VOID = {"meta", "link", "br", "img", "input"}
 
@@ -86,6 +87,19 @@ def test_the_card_shows_scores_beside_champion_and_base_and_says_how_to_approve(
     assert "n = 800" in card
     assert all(len(set(map(cells, table))) == 1 for table in tables(card))
     assert "_|_" not in card
+
+
+def test_a_model_that_was_measured_on_fewer_items_is_shown_with_its_own_number() -> None:
+    evaluation = sample_findings(140).evaluation
+    results = [
+        result.model_copy(update={"metrics": {name: estimate([1.0] * 40) for name in result.metrics}})
+        if result.model == "transformers"
+        else result
+        for result in evaluation.results
+    ]
+    card = adapter_card(sample_findings(140, evaluation=evaluation.model_copy(update={"results": results})))
+    assert "n = 140" in card
+    assert "| transformers (first 40) |" in card
 
 
 def test_the_card_of_a_failed_candidate_says_not_to_promote_it() -> None:

@@ -11,8 +11,6 @@ from pocketloop.contracts.examples import Example, FunctionRow, IntentRow, examp
 from pocketloop.contracts.recipe import BaseConfig, Catalogue
 from pocketloop.evaluation.suite import (
     confusion_counts,
-    evaluate_models,
-    read_all_outcomes,
     read_outcomes,
     run_set,
     top_confusions,
@@ -87,28 +85,3 @@ def test_a_real_models_answers_are_scored(tmp_path: Path) -> None:
     assert len(outcomes) == 3
     assert result.tokens > 0
     assert result.metrics["intent_accuracy"].value == 0
-
-
-def test_models_are_opened_in_turn_and_their_outcomes_kept_for_pairing(tmp_path: Path) -> None:
-    opened: list[str] = []
-
-    def entry(name: str, *answers: str) -> Any:
-        return lambda: opened.append(name) or Script(*answers)
-
-    sets = {"heldout": intents("timer", "music"), "other": intents("weather", "timer")}
-    models = {"adapter": entry("adapter", "timer", "timer"), "base": entry("base", "music", "music")}
-    report = evaluate_models(models, sets, INTENT, 8, tmp_path)
-    assert opened == ["adapter", "base"]
-    assert [(result.set, result.model) for result in report.results] == [
-        ("heldout", "adapter"),
-        ("heldout", "base"),
-        ("other", "adapter"),
-        ("other", "base"),
-    ]
-    assert report.confusion == {"music": {"timer": 1}, "timer": {"timer": 1}}
-    outcomes = read_all_outcomes(tmp_path, report)
-    assert {name: [o.scores["intent_accuracy"] for o in kept] for name, kept in outcomes.items()} == {
-        "adapter": [1, 0],
-        "base": [0, 1],
-    }
-    assert len(read_all_outcomes(tmp_path, report, "other")["base"]) == 2
