@@ -118,7 +118,7 @@ def _tail(n: int, most: int) -> float:
     for drawn in range(1, most + 1):
         term = term * (n - drawn + 1) // drawn
         total += term
-    return total / (1 << n) if n < 1000 else math.exp(math.log(total) - n * math.log(2))
+    return total / (1 << n)
 
 
 def _bootstrap_means(values: Sequence[float], seed: int) -> "numpy.ndarray":

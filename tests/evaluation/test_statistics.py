@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -53,6 +53,7 @@ def test_the_bootstrap_interval_of_a_mean_is_about_the_normal_one() -> None:
     assert found.high == pytest.approx(values.mean() + half, abs=half / 20)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 3000), st.integers(0, 3000))
 def test_mcnemar_is_the_exact_binomial_test_on_the_discordant_pairs(losses: int, wins: int) -> None:
     if losses + wins == 0:
@@ -60,8 +61,8 @@ def test_mcnemar_is_the_exact_binomial_test_on_the_discordant_pairs(losses: int,
         return
     two_sided = binomtest(wins, losses + wins, 0.5).pvalue
     greater = binomtest(wins, losses + wins, 0.5, alternative="greater").pvalue
-    assert mcnemar_exact(losses, wins) == pytest.approx(two_sided, rel=1e-6, abs=1e-300)
-    assert mcnemar_exact(losses, wins, "greater") == pytest.approx(greater, rel=1e-6, abs=1e-300)
+    assert mcnemar_exact(losses, wins) == pytest.approx(two_sided, rel=1e-6, abs=1e-250)
+    assert mcnemar_exact(losses, wins, "greater") == pytest.approx(greater, rel=1e-6, abs=1e-250)
 
 
 def test_mcnemar_does_not_overflow_on_numpys_whole_numbers() -> None:
