@@ -37,7 +37,7 @@ def parity(
         adapter: the exported GGUF adapter.
         texts: held-out conversations rendered by the chat template, answers included.
         thresholds: what passes.
-        threads: llama.cpp's threads; by default one for each available core.
+        threads: llama.cpp's threads, as for `LlamaCppGenerator`.
 
     Raises:
         ExportError: there is nothing to compare.

@@ -17,7 +17,7 @@ from pocketloop.models.llama_context import LlamaContext, LlamaSequence, common_
 from pocketloop.models.llama_runtime import (
     BASE_DIGEST_KEY,
     adapter_metadata,
-    available_cores,
+    default_threads,
     last_words,
     library,
     load_adapter,
@@ -42,7 +42,7 @@ class LlamaCppGenerator:
         chat_template: file that replaces the tokenizer's template.
         context: longest prompt and answer together, in tokens.
         parallel: conversations decoded together.
-        threads: by default one for each core that the process may use.
+        threads: by default OMP_NUM_THREADS, or one for each core that the process may use.
         base_digest: sha256 that adapters must name; by default that of the file `base`. Give the quantized base's
             digest when `base` is the unquantized file of the same model.
         exact: keep keys and values as float32 and attend in float32: slower, for comparisons with transformers.
@@ -68,7 +68,7 @@ class LlamaCppGenerator:
         self.tokenizer = load_tokenizer(tokenizer, chat_template)
         self.context = context
         self.parallel = parallel
-        self.threads = threads or available_cores()
+        self.threads = threads or default_threads()
         self.exact = exact
         self._base_digest = base_digest
         self._contexts: dict[str, LlamaContext] = {}
