@@ -28,10 +28,10 @@ def scrub(
         report = scrub_shards(shards, this.scratch / "scrubbed", scrubber, Home().cache / "scrub")
         # Example files were written by a person to be learnt from; they travel beside the scrubbed events.
         shutil.copy(collected / "examples.jsonl", this.scratch / "scrubbed" / "examples.jsonl")
-        shards = report.reused_shards + report.scrubbed_shards
+        total = report.reused_shards + report.scrubbed_shards
         this.done(
             f"{report.records} records, {sum(report.found.values())} values replaced, {report.quarantined} "
-            f"quarantined, {report.leaks} leaks; {report.reused_shards} of {shards} shards reused",
+            f"quarantined, {report.leaks} leaks; {report.reused_shards} of {total} shards reused",
             found=report.found,
             quarantined=report.quarantined,
             leaks=report.leaks,
