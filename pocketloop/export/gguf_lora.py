@@ -61,6 +61,8 @@ def convert_lora(adapter_dir: Path, base_dir: Path, base_digest: str, out: Path,
         writer.add_string(BASE_DIGEST_KEY, base_digest)
         for module, factors in pairs.items():
             a, b = factors["A"].float(), factors["B"].float()
+            if module.startswith("model.vision_tower.") and not b.any():
+                continue  # `all-linear` reaches Gemma's image encoder too, which text never trains
             target = names.get_name(module.replace("model.language_model.", "model."))
             if target is None or target == "token_embd" or (target == "output" and config.tie_word_embeddings):
                 raise ExportError(

@@ -66,6 +66,42 @@ def test_every_scaling_of_peft_is_kept(shape: str, tmp_path: Path) -> None:
     assert effect > 0.1 * spread and difference < 1e-4 * spread
 
 
+def test_the_text_part_of_a_model_that_also_sees_is_exported_alone(tmp_path: Path) -> None:
+    """Gemma 3 from 4B up: other tensor names, an image encoder beside, and `all-linear` adapters on both."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        Gemma3Config,
+        Gemma3ForConditionalGeneration,
+    )
+
+    text = save_tiny_model(tmp_path / "text", "gemma3")
+    vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(
+        text_config=AutoConfig.from_pretrained(text).to_dict(),
+        vision_config=vision | {"image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=4,
+    )
+    seeing = Gemma3ForConditionalGeneration(config)
+    plain = AutoModelForCausalLM.from_pretrained(text)
+    seeing.model.language_model.load_state_dict(plain.model.state_dict())
+    seeing.tie_weights()
+    both = tmp_path / "both"
+    seeing.to(torch.bfloat16).save_pretrained(both)
+    AutoTokenizer.from_pretrained(text).save_pretrained(both)
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(both), LoraConfig(r=4, target_modules="all-linear"))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name and "language_model" in name:
+                parameter.normal_(0, 0.05)
+    model.save_pretrained(tmp_path / "adapter")
+    difference, effect, spread = _difference(both, tmp_path / "adapter", tmp_path)
+    assert effect > spread and difference < 1e-2 * spread
+
+
 def test_the_file_names_its_base_and_is_the_same_every_time(tmp_path: Path) -> None:
     from gguf import GGUFReader
 
