@@ -29,6 +29,7 @@ _PASSWORD = re.compile(
     r"\s*(?:\bis\b|\bwas\b|=|:|\bto\b|\bas\b)\s*(?:now\s+|set to\s+|called\s+)?([\"'“‘]?)(\S{3,64})",
     re.I,
 )
+_BARE_PASSWORD = re.compile(r"\b(?:password|passcode|passphrase|pwd)\s+(?=\S*\d)(?=\S*[^\W\d_])(\S{6,64})", re.I)
 _BARE_PIN = re.compile(r"\b(?:pin|passcode|(?:alarm|door|gate|access|entry|security|lock)\s+code)\s+(\d{3,8})\b", re.I)
 _NO_PASSWORD = set(
     """wrong right correct incorrect expired invalid weak strong too not no now the a an my your our his her this that
@@ -44,7 +45,7 @@ _PLATE_NAMES = (
 _PLATE_CONTEXT = re.compile(
     rf"\b{_PLATE_NAMES}\b(?:\s+(?:of|for|on)\s+(?:the|my|our|his|her)\s+\w+)?\W{{0,3}}"
     r"(?:(?:is|was|are|number|reads|with|=)\W{1,3}){0,2}"
-    r"([A-ZÄÖÜ0-9]{1,4}(?:[ \-·][A-ZÄÖÜ0-9]{1,4}){0,3}|[A-ZÄÖÜ0-9]{4,9})(?!\w)",
+    r"([A-ZÄÖÜ0-9]{1,5}(?:[ \-·][A-ZÄÖÜ0-9]{1,5}){0,3}|[A-ZÄÖÜ0-9]{4,9})(?!\w)",
     re.I,
 )
 _CAR = re.compile(
@@ -68,7 +69,7 @@ def api_keys(text: str, _region: str) -> Iterator[Span]:
         yield Span(match.start(1), match.end(1), "API_KEY", 0.8)
     for match in _OPAQUE.finditer(text):
         run = match.group()
-        if sum(c.isdigit() for c in run) >= 3 and not re.fullmatch(r"[\d-]+", run):
+        if sum(c.isdigit() for c in run) >= 3 or not (run.islower() or run.isupper()):
             yield Span(match.start(), match.end(), "API_KEY", 0.5)
 
 
@@ -78,11 +79,11 @@ def passwords(text: str, _region: str) -> Iterator[Span]:
         quote, raw = match.group(1), match.group(2)
         closing = {"“": "”", "‘": "’"}.get(quote, quote)
         value = raw.split(closing)[0] if closing and closing in raw else raw.rstrip(".,;:?)\"'”’")
-        if match.end() == len(text) and value.endswith("!") and value[:-1].isalnum():
-            value = value[:-1]
         if len(value) < 3 or (not quote and value.lower().strip(".,!?") in _NO_PASSWORD) or value.startswith("<"):
             continue
         yield Span(match.start(2), match.start(2) + len(value), "PASSWORD", 0.7)
+    for match in _BARE_PASSWORD.finditer(text):
+        yield Span(match.start(1), match.start(1) + len(match.group(1).rstrip(".,;:?)")), "PASSWORD", 0.7)
     for match in _BARE_PIN.finditer(text):
         yield Span(match.start(1), match.end(1), "PASSWORD", 0.7)
 
@@ -107,7 +108,7 @@ def _plate(value: str, start: int) -> Span | None:
         raw = value[: groups[-1].end()]
         last = groups[-1].group()
         size = sum(len(g.group()) for g in groups)
-        if 4 <= size <= 9 and has_digit(raw) and (has_digit(last) or last.isupper() or size >= 6):
+        if 4 <= size <= 10 and has_digit(raw) and (has_digit(last) or last.isupper() or size >= 6):
             return Span(start, start + len(raw), "LICENSE_PLATE", 0.8)
         groups.pop()
     return None

@@ -8,6 +8,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 
 from pocketloop.privacy.spans import Span
 
@@ -21,6 +22,11 @@ _PHONE = re.compile(
 )
 _PHONE_CONTEXT = re.compile(
     r"\b(?:phone|mobile|cell|tel|telephone|fax|number|call|text|sms|dial|ring|reach|whatsapp|contact|hotline)\b", re.I
+)
+_OTHER_NUMBER = re.compile(
+    r"\b(?:order|invoice|ticket|tracking|booking|reference|confirmation|case|parcel|account|serial|model|flight|room)"
+    r"\s+(?:number|no\.?|id|code)\b",
+    re.I,
 )
 _LOCAL_PHONE = re.compile(r"(?<!\w)(?<!\d[.,:/-])(?<![#$€£])\d{3}[-. ]\d{4}(?![\w%]|[.,:-]\d)")
 _DATE_LIKE = re.compile(
@@ -47,6 +53,12 @@ _DOMAIN = re.compile(rf"(?<![@\w.-])(?:[a-z0-9-]{{2,63}}\.){{1,4}}(?:{_TLDS})(?:
 
 _CARD = re.compile(r"(?<![\w.-])\d(?:[ -]?\d){11,18}(?![\w-])")
 _IBAN = re.compile(r"(?<!\w)[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]){11,30}(?!\w)", re.I)
+_IBAN_LENGTHS = {
+    pair[:2]: int(pair[2:])
+    for pair in """AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 CH21 CY28 CZ24 DE22 DK18 EE20 EG29 ES24 FI18 FR27
+    GB22 GE22 GR27 HR21 HU28 IE22 IL23 IS26 IT27 JO30 KW30 KZ20 LB28 LI21 LT20 LU20 LV21 MC27 MD24 ME22 MK19 MT31 MU30
+    NL18 NO15 PK24 PL28 PT25 QA29 RO24 RS22 SA24 SE24 SI19 SK24 SM27 TN24 TR26 UA29 XK20""".split()
+}
 _SSN = re.compile(r"(?<![\w-])(?!000|666)\d{3}([- ])\d{2}\1(?!0000)\d{4}(?![\w-])")
 _SSN_PLAIN = re.compile(r"\b(?:ssn|social security(?: number)?)\b\W{0,3}(?:is|=)?\W{0,3}(\d{9})(?!\d)", re.I)
 _IPV4 = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)")
@@ -68,6 +80,12 @@ _BORN = re.compile(
     re.I,
 )
 _BIRTHDAY = re.compile(rf"\bbirthday\b\W{{0,3}}(?:(?:is|was|on|the|=)\W{{1,3}}){{0,3}}({_BIRTH_DATE})", re.I)
+_AS_BIRTHDAY = re.compile(
+    rf"({_BIRTH_DATE})\W{{1,3}}(?:as|is|was)\s+(?:[^\W\d_]+['’]s\s+|my\s+|his\s+|her\s+|their\s+|the\s+)?"
+    r"(?:birthday|date of birth|birth\s?date|dob)\b",
+    re.I,
+)
+_YEAR = re.compile(r"(?:19|20)\d\d")
 
 
 def has_digit(text: str) -> bool:
@@ -115,7 +133,7 @@ def phone_numbers(text: str, region: str) -> Iterator[Span]:
         start = match.start()
         score = phone_score(candidate, region)
         if context is None:
-            context = _PHONE_CONTEXT.search(text) is not None
+            context = _PHONE_CONTEXT.search(_OTHER_NUMBER.sub("", text)) is not None
         grouped = candidate[0] in "+(" or len(re.split(r"[\s.\-/()]+", candidate)) >= 3
         if candidate.isdigit() and not context and score < 0.9:
             continue
@@ -173,24 +191,29 @@ def credit_cards(text: str, _region: str) -> Iterator[Span]:
 
 
 def iban_valid(value: str) -> bool:
-    """ISO 13616: country, check digits, rotate by four, letters as 10–35, remainder 1 modulo 97."""
-    raw = re.sub(r"[ -]", "", value).upper()
-    if not 15 <= len(raw) <= 34 or not raw.isascii():
+    """ISO 13616: the country's length, groups of at most four; rotated by four, letters as 10–35, modulo 97 is 1."""
+    groups = re.split(r"[ -]", value.upper())
+    raw = "".join(groups)
+    length = _IBAN_LENGTHS.get(raw[:2])
+    if not 15 <= len(raw) <= 34 or length not in (None, len(raw)) or not raw.isascii():
+        return False
+    if len(groups) > 1 and max(map(len, groups)) > 4:
         return False
     return int("".join(str(int(char, 36)) for char in raw[4:] + raw[:4])) % 97 == 1
 
 
 def ibans(text: str, _region: str) -> Iterator[Span]:
     """Bank account numbers whose checksum holds; words that follow without a sign between are shed one by one."""
-    if not has_digit(text):
-        return
-    for match in _IBAN.finditer(text):
+    at = 0
+    while has_digit(text) and (match := _IBAN.search(text, at)):
         value = match.group()
         while len(value) >= 15 and not iban_valid(value):
             cut = max(value.rfind(" "), value.rfind("-"))
             value = value[:cut] if cut > 0 else ""
-        if value:
+        valid = iban_valid(value)
+        if valid:
             yield Span(match.start(), match.start() + len(value), "IBAN", 1.0)
+        at = match.start() + (len(value) if valid else 1)
 
 
 def ip_addresses(text: str, _region: str) -> Iterator[Span]:
@@ -225,8 +248,8 @@ def birth_dates(text: str, _region: str) -> Iterator[Span]:
         return
     for match in _BORN.finditer(text):
         yield Span(match.start(1), match.end(1), "DATE_OF_BIRTH", 0.9)
-    for match in _BIRTHDAY.finditer(text):
-        year = re.search(r"(?:19|20)\d\d", match.group(1))
+    for match in chain(_BIRTHDAY.finditer(text), _AS_BIRTHDAY.finditer(text)):
+        year = _YEAR.search(match.group(1))
         if year and int(year.group()) <= 2022:
             yield Span(match.start(1), match.end(1), "DATE_OF_BIRTH", 0.8)
 

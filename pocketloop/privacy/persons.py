@@ -17,11 +17,11 @@ def _any(words: str) -> str:
     return "(?:" + "|".join(word.replace("_", r"\s+") for word in words.split()) + ")"
 
 
-_TOKEN = re.compile(r"[^\W\d_]+(?:['’‘ʻ-][^\W\d_]+)*")
+_TOKEN = re.compile(r"(?<!\w)[^\W\d_]+(?:['’‘ʻ-][^\W\d_]+)*(?!\w)")
 _POSSESSIVE = re.compile(r"['’]s$", re.I)
 
 _PARTICLES = set("van von de der den del della di da dos du la le bin bint ibn al el ter ten zu y mac ó o".split())
-_STREETS = set("street road avenue park lane hill hills church bridge day house hall field west north".split())
+_PLACES = set("street road avenue park church bridge house hotel hospital school station library pharmacy".split())
 _TITLES = "dr mr mrs ms prof professor doctor mister herr frau señora? monsieur madame"
 _PEOPLE = """wife husband partner spouse fianc[ée]e? girlfriend boyfriend mother father mom mum dad sister brother
     daughter son kids? child baby twins cousin aunt auntie uncle niece nephew grandma grandpa grandmother
@@ -30,16 +30,17 @@ _PEOPLE = """wife husband partner spouse fianc[ée]e? girlfriend boyfriend mothe
     nanny client customer tenant patient driver mechanic plumber contact ex"""
 _VERBS = """call calling phone ring dial text texting message messaging e-?mail e-?mailing mail sms whatsapp
     facetime skype ping ask tell invite notify contact remind thank reach meet meeting visit visiting see pay venmo
-    congratulate nudge"""
+    congratulate nudge met pick_up drop_off ask_for"""
 _TO_SOMEBODY = """message text e-?mail mail note letter call reply sms invitation invite money dollars euros pounds
     bucks photo it this gift card regards love hello hi response reminder"""
 _GIVING = "send forward write reply speak talk transfer introduce listen say_hi say_hello wire give"
 _FROM_SOMEBODY = "e-?mails? messages? texts? calls? letters? invoice mail voicemail"
-_TOGETHER = """meeting lunch dinner breakfast brunch coffee drinks appointment date call chat interview session
+_TOGETHER = """meeting lunch dinner tea breakfast brunch coffee drinks appointment date call chat interview session
     catch-?up standup sync one-on-one 1:1 visit trip party playdate game walk conference therapy consultation
     checkup speak talk spoke meet talked"""
 _INTRODUCING = (
-    r"named|this\s+is|that\s+was|it'?s\s+me,?|speaking\s+with|signed,?|regards,|sincerely,|contact(?:\s+named|\s+is|:)?"
+    r"named?|this\s+is|that\s+was|it'?s\s+me,?|speaking\s+with|signed,?|regards,|sincerely,"
+    r"|contact(?:\s+named|\s+is|:)?"
 )
 _ADDRESSING = (
     _TITLES + " miss mx sir madam uncle aunt auntie grandma grandpa dear hi hello hey cousin coach pastor sister"
@@ -60,11 +61,21 @@ _TITLE = re.compile(rf"\b{_any(_TITLES)}\b\.?\s+$", re.I)
 _BELONGINGS = """birthday house home place phone number e-?mail address party wedding office appointment contact
     car school wife husband mom dad mother father message room graduation recital funeral surgery flight"""
 _DOINGS = """called texted emailed messaged said says wrote asked wants lives
-    told sent speaking_here is_my is_calling is_coming"""
-_AFTER = re.compile(rf"(?:['’]s?\s+{_any(_BELONGINGS)}|\s+{_any(_DOINGS)})\b", re.I)
+    told sent speaking_here is_my is_calling is_coming can_be"""
+_EVENTS = "meeting call event session workshop class party group chat team lunch dinner invite practice lesson trip"
+_AFTER = re.compile(
+    rf"(?:['’]s?\s+{_any(_BELONGINGS)}|\s+{_any(_DOINGS)}|\s+to\s+(?:the|my|our)\s+(?:\w+\s+)?{_any(_EVENTS)})\b", re.I
+)
+_ENDERS = "at on to that back about and please for from tomorrow today is with"
+_NAME_ENDS = re.compile(rf"['’,.!?]|\s+{_any(_ENDERS)}\b|\s*$", re.I)
+_AND = re.compile(r",?\s+(?:and|&|or)\s+|,\s+", re.I)
 _DATE_AFTER = re.compile(r"\s+(?:the\s+)?\d")
+_NOT_NAMES_AFTER = """san são sao santa saint st los las el fort port mount lake new north south east west hotel inn rue
+    via calle near"""
 _PLACE_BEFORE = re.compile(
-    rf"\b{_any('san santa saint st los las el fort port mount lake new north south east west hotel inn rue via calle')}"
+    r"\b(?:weather|forecast|rain|snow|temperature|flights?|trains?|tickets?|hotels?|restaurants?|sunny|humid)\b"
+    r"(?:\s+\w+){0,3}?\s+(?:in|for|at|to|near|from|around)\s+$"
+    rf"|\b{_any(_NOT_NAMES_AFTER)}"
     r"\.?\s+$",
     re.I,
 )
@@ -76,8 +87,9 @@ _NEVER = set(
     december today tonight tomorrow yesterday now later soon when where why how as so not is are was were be been
     would can could should please thanks thank hi hey hello siri alexa google american english french german spanish
     italian chinese dr mr mrs ms prof doctor professor sir madam your our his their its no yes ok okay sure just let
-    set add play turn remind call text send san santa los las""".split()
+    set add play turn remind call text send """.split()
 )
+_NEVER_FIRST = _NEVER | set("san santa los las saint st north south east west new".split())
 
 
 class _Token(NamedTuple):
@@ -103,9 +115,11 @@ def persons(text: str, _region: str) -> Iterator[Span]:
     shouted = text.isupper()
     taken = -1
     for index, token in enumerate(tokens):
-        if token.start < taken or token.low in _NEVER:
+        if token.start < taken or token.low in _NEVER_FIRST:
             continue
         score = _seed(text, tokens, index) if token.cased and not shouted else _seed_uncased(text, token)
+        if not score and _AND.fullmatch(text, max(taken, 0), token.start) and _kind(token.low)[0] & FIRST:
+            score = 0.5 if token.cased else 0.0
         if score:
             taken = _end_of_name(text, tokens, index)
             yield Span(token.start, taken, "PERSON", score)
@@ -134,7 +148,7 @@ def _seed(text: str, tokens: list[_Token], index: int) -> float:
     place = _PLACE_BEFORE.search(before) is not None
     acts = _AFTER.match(text, token.end) is not None
     score = 0.0
-    if len(token.word) < 2:
+    if len(token.word) < 2 or (token.word.isupper() and len(token.word) <= 3 and not _STRONG.search(before)):
         return score
     if _TITLE.search(before):
         score = 0.9
@@ -150,14 +164,16 @@ def _seed(text: str, tokens: list[_Token], index: int) -> float:
 
 
 def _seed_uncased(text: str, token: _Token) -> float:
-    """The same for a lower-case token, or a script without capitals: a first name that is asked for or acts."""
+    """The same for a lower-case token, or one in a script without capitals: first names of the gazetteer only."""
     kind, ordinary = _kind(token.low)
     if not kind & FIRST or ordinary or len(token.word) < 3:
         return 0.0
     if not (token.word[0].islower() or token.cased):
         return 0.5
-    asked = _STRONG.search(text[max(0, token.start - 60) : token.start]) or _AFTER.match(text, token.end)
-    return 0.6 if asked else 0.0
+    before = text[max(0, token.start - 60) : token.start]
+    if _STRONG.search(before) or _AFTER.match(text, token.end):
+        return 0.6
+    return 0.5 if len(token.word) >= 4 and not _PLACE_BEFORE.search(before) else 0.0
 
 
 def _named_nearby(kind: int, before: str) -> bool:
@@ -176,14 +192,17 @@ def _surname_follows(text: str, tokens: list[_Token], index: int) -> bool:
     if index + 1 >= len(tokens):
         return False
     token, following = tokens[index], tokens[index + 1]
-    return text[token.tail : following.start] == " " and following.cased and _may_be_surname(following.low, True)
+    return text[token.tail : following.start] == " " and following.cased and _goes_on(text, following, True)
 
 
-def _may_be_surname(low: str, must_be_known: bool) -> bool:
-    kind, ordinary = _kind(low)
-    if low in _NEVER or low in _STREETS:
+def _goes_on(text: str, token: _Token, must_be_known: bool) -> bool:
+    """Whether a capitalised token may be the next part of a name; a first name that is an everyday word only last."""
+    kind, ordinary = _kind(token.low)
+    if token.low in _NEVER or token.low in _PLACES:
         return False
-    return bool(kind & LAST) if ordinary or must_be_known else True
+    if not ordinary:
+        return bool(kind & LAST) if must_be_known else True
+    return bool(kind & LAST) or (bool(kind) and not text[token.tail : token.tail + 2].strip().istitle())
 
 
 def _end_of_name(text: str, tokens: list[_Token], index: int) -> int:
@@ -203,21 +222,29 @@ def _end_of_name(text: str, tokens: list[_Token], index: int) -> int:
             position, token = ahead, tokens[ahead]
         else:
             initial = len(token.word) == 1 and token.word != "I" and position + 1 < len(tokens)
-            if not token.cased or not (initial or (len(token.word) > 1 and _may_be_surname(token.low, False))):
+            if not token.cased or not (initial or (len(token.word) > 1 and _goes_on(text, token, False))):
                 break
         end, position, parts = token.end, position + 1, parts + 1
     return end
 
 
 def _end_of_uncased_name(text: str, tokens: list[_Token], index: int) -> int:
-    """In lower case only a surname from the gazetteer, no everyday word, goes on from a first name."""
-    token = tokens[index]
-    if index + 1 < len(tokens):
-        following = tokens[index + 1]
-        kind, ordinary = _kind(following.low)
-        if text[token.tail : following.start] == " " and kind & LAST and not ordinary and len(following.word) > 2:
-            return following.end
-    return token.end
+    """In lower case only names of the gazetteer go on from a first name; everyday words only where the name ends."""
+    end = tokens[index].tail
+    for token in tokens[index + 1 : index + 4]:
+        kind, ordinary = _kind(token.low)
+        if text[end : token.start] != " " or token.low in _NEVER:
+            break
+        if token.low in _PARTICLES:
+            end = token.tail
+            continue
+        closed = _NAME_ENDS.match(text, token.end) is not None
+        joined = tokens[index].end < token.start and text[end - 4 : end].strip() in _PARTICLES
+        if not (kind and not ordinary) and not (kind & LAST and closed) and not (joined and not ordinary):
+            break
+        end = token.tail
+        index = tokens.index(token)
+    return tokens[index].end
 
 
 def _after_particles(text: str, tokens: list[_Token], position: int) -> int | None:

@@ -6,6 +6,7 @@ more `EntityRecognizer`.
 """
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pocketloop.privacy import addresses, credentials, patterns, persons
@@ -46,7 +47,12 @@ class Analyzer:
 
     def __init__(self, extra: "list[EntityRecognizer] | None" = None) -> None:
         self.region = "US"
-        self._engine = _engine([*(self._recognizer(kind, finder) for kind, finder in FINDERS.items()), *(extra or [])])
+        self._extra = list(extra or [])
+
+    @cached_property
+    def _engine(self) -> "AnalyzerEngine":
+        """Built on first use: importing Presidio takes seconds, and a run whose shards are all cached needs none."""
+        return _engine([*(self._recognizer(kind, finder) for kind, finder in FINDERS.items()), *self._extra])
 
     def find(self, text: str, region: str = "US") -> list[Span]:
         """All spans in a text, overlapping ones included; none touches a placeholder that already stands there."""

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.events import (
     AdapterTag,
-    Consent,
     Correction,
     Feedback,
     InteractionEvent,
@@ -26,70 +25,30 @@ from pocketloop.contracts.events import (
     ToolCall,
 )
 from pocketloop.contracts.files import canonical_json, sha256_text
-from pocketloop.contracts.recipe import Catalogue, ScrubConfig
+from pocketloop.contracts.recipe import ScrubConfig
 from pocketloop.privacy.placeholders import PLACEHOLDER
 from pocketloop.privacy.pseudonyms import Pseudonymizer
 from pocketloop.privacy.recognizers import Analyzer
+from pocketloop.privacy.records import (
+    SAFE_TAG,
+    DeviceResult,
+    ScrubbedEvent,
+    cleaned,
+    count_leaks,
+    leaves,
+    mapped,
+    safe_tag,
+)
+from pocketloop.privacy.slots import Slots, slot_type
 from pocketloop.privacy.spans import PII_TYPES, RESIDUE, Span, free_parts, settle
 from pocketloop.privacy.values import Value, clean_text, find_values, is_generic, make_value, normalise
 
 if TYPE_CHECKING:
     from presidio_analyzer import EntityRecognizer
 
-Slots = dict[str, dict[str, str]]
-"""Function name → argument name → type of personal data; the function `*` speaks for all."""
-
-SPEAKING_NAMES = {
-    "PERSON": "contact contact_name recipient recipient_name person person_name full_name first_name last_name surname "
-    "sender attendee attendees invitee invitees participant participants guest_name patient_name",
-    "PHONE_NUMBER": "phone phone_number mobile mobile_number telephone tel fax",
-    "EMAIL_ADDRESS": "email e_mail email_address recipient_email",
-    "ADDRESS": "street street_address home_address postal_address mailing_address",
-    "DATE_OF_BIRTH": "date_of_birth birth_date birthdate dob",
-    "CREDIT_CARD": "card_number credit_card credit_card_number",
-    "IBAN": "iban",
-    "US_SSN": "ssn social_security_number",
-    "LICENSE_PLATE": "license_plate licence_plate plate_number",
-    "PASSWORD": "password passcode pin pin_code passphrase",
-    "API_KEY": "api_key token access_token secret",
-    "IP_ADDRESS": "ip ip_address mac_address",
-    "USERNAME": "username user_name handle",
-}
-_SPEAKING = {name: kind for kind, names in SPEAKING_NAMES.items() for name in names.split()}
-_CONTAINED = {"PERSON", "ADDRESS"}
-_SAFE_TAG = re.compile(r"[\w.+\- ]{0,40}")
+_CONTAINED = {"PERSON", "ADDRESS", "PASSWORD"}
+_ROUNDS = 5
 _REGION = re.compile(r"[-_]([A-Z]{2})\b")
-
-
-class ScrubbedEvent(BaseModel):
-    """An event without personal data: what is left of the phone is a pseudonym, `group`.
-
-    `metrics` keeps numbers and flags only; unknown keys of the raw event are gone. `found` counts replacements by type.
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    event_id: str
-    group: str
-    ts: AwareDatetime
-    app_version: str
-    locale: str
-    adapter: AdapterTag
-    consent: Consent
-    messages: list[Message]
-    feedback: Feedback
-    metrics: dict[str, float | bool]
-    found: dict[str, int]
-
-
-@dataclass
-class DeviceResult:
-    """One device's records in the order given, and what was found in them (raw: never written anywhere)."""
-
-    records: list[ScrubbedEvent | Quarantined]
-    values: dict[Value, int] = field(default_factory=dict)
-    leaks: int = 0
-    region: str = "US"
 
 
 @dataclass
@@ -168,7 +127,7 @@ class Scrubber:
 
     def _read(self, raw: dict[str, Any]) -> _Reading | Quarantined:
         try:
-            event = InteractionEvent.model_validate(_cleaned(raw))
+            event = InteractionEvent.model_validate(cleaned(raw))
         except ValidationError as error:
             where = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
             return Quarantined(stage="scrub", reason="malformed event", detail=f"keys: {where}"[:200])
@@ -182,21 +141,15 @@ class Scrubber:
             texts.append(correction.content)
         for call in calls:
             for name, value in call.arguments.items():
-                kind = self._slot(call.name, name)
-                texts += [name, *_leaves(value)]
+                kind = slot_type(self.slots, call.name, name)
+                texts += [name, *leaves(value)]
                 if kind and kind in self.types:
-                    for leaf in _leaves(value, keys=False):
+                    for leaf in leaves(value, keys=False):
                         self._take_slot(reading, leaf, kind)
         for text in dict.fromkeys(texts):
             self._take_text(reading, text)
         self._widen(reading, texts)
         return reading
-
-    def _slot(self, function: str, argument: str) -> str | None:
-        for declared in (self.slots.get(function, {}), self.slots.get("*", {})):
-            if argument in declared:
-                return declared[argument]
-        return _SPEAKING.get(re.sub(r"(?<=[a-z])(?=[A-Z])|[\s-]", "_", argument).lower())
 
     def _take_slot(self, reading: _Reading, leaf: str, kind: str) -> None:
         text = leaf.strip()
@@ -217,12 +170,7 @@ class Scrubber:
             value = make_value(text[span.start : span.end], span.type)
             reading.values[value] = reading.values.get(value, 0) + 1
         slots = [span for span, _ in find_values(text, [v for v in reading.values if v.slot])]
-        for span in spans:
-            unsure = span.type == RESIDUE or span.score < self.min_score
-            if unsure and any(text[p.start : p.end].strip(" .-/") for p in free_parts(span, [*sure, *slots])):
-                reading.residue = reading.residue or (
-                    f"unclaimed {span.type.lower()} of {span.end - span.start} characters"
-                )
+        reading.residue = reading.residue or self._residue(text, spans, [*sure, *slots])
 
     def _widen(self, reading: _Reading, texts: list[str]) -> None:
         """An everyday word in a slot ("Will") is searched in its own case, unless only another case is ever said."""
@@ -234,24 +182,24 @@ class Scrubber:
     def _write(self, reading: _Reading, values: list[Value], result: DeviceResult) -> ScrubbedEvent | Quarantined:
         event = reading.event
         if reading.residue:
-            return Quarantined(stage="scrub", reason="unclear residue", detail=reading.residue, event_id=event.event_id)
+            return self._unclear(reading)
         found: Counter[str] = Counter()
 
         def text_of(text: str) -> str:
             return self._replace(text, reading, values, found)
 
         def calls_of(calls: list[ToolCall]) -> list[ToolCall]:
-            return [ToolCall(name=c.name, arguments=_mapped(c.arguments, text_of)) for c in calls]
+            return [ToolCall(name=c.name, arguments=mapped(c.arguments, text_of)) for c in calls]
 
         correction = event.feedback.corrected()
         scrubbed = ScrubbedEvent(
             event_id=event.event_id,
             group=self.pseudonyms.group(event.device_id),
             ts=event.ts,
-            app_version=_tag(event.app_version),
-            locale=_tag(event.locale),
+            app_version=safe_tag(event.app_version),
+            locale=safe_tag(event.locale),
             adapter=AdapterTag(
-                skill=event.adapter.skill, version=_tag(event.adapter.version), arm=_tag(event.adapter.arm)
+                skill=event.adapter.skill, version=safe_tag(event.adapter.version), arm=safe_tag(event.adapter.arm)
             ),
             consent=event.consent,
             messages=[
@@ -264,9 +212,11 @@ class Scrubber:
                 if correction
                 else None,
             ),
-            metrics={k: v for k, v in event.metrics.items() if _SAFE_TAG.fullmatch(k) and isinstance(v, (int, float))},
+            metrics={k: v for k, v in event.metrics.items() if SAFE_TAG.fullmatch(k) and isinstance(v, (int, float))},
             found=dict(sorted(found.items())),
         )
+        if reading.residue:
+            return self._unclear(reading)
         leaked = count_leaks(scrubbed, values)
         if leaked:
             result.leaks += leaked
@@ -278,55 +228,66 @@ class Scrubber:
             )
         return scrubbed
 
+    def _unclear(self, reading: _Reading) -> Quarantined:
+        return Quarantined(
+            stage="scrub", reason="unclear residue", detail=reading.residue, event_id=reading.event.event_id
+        )
+
     def _replace(self, text: str, reading: _Reading, values: list[Value], found: Counter[str]) -> str:
+        """Replace the text's own finds and all values; then what only stands out once its neighbours are gone."""
+        spans = reading.spans.get(text, [])
         hits = list(find_values(text, values))
-        if not hits and not reading.spans.get(text):
+        if not hits and not spans:
             return text
-        placeholders = [Span(m.start(), m.end(), "") for m in PLACEHOLDER.finditer(text)]
-        inner = [span for span, value in hits if value.slot and value.kind in _CONTAINED and value in reading.values]
-        outer = [span for span, value in hits if value.slot and value.kind not in _CONTAINED]
-        inner = [s for s in inner if not any(o.start <= s.start and s.end <= o.end for o in outer)]
-        inner = [s for s in inner if not _inside_another_kind(s, reading.spans.get(text, []))]
-        spans = settle(text, [*reading.spans.get(text, []), *(span for span, _ in hits)], [*placeholders, *inner])
+        text = self._substitute(text, _arranged(text, spans, hits, set(reading.values)), reading, found)
+        for _ in range(_ROUNDS):
+            spans = self.analyzer.find(text, reading.region)
+            sure = settle(text, [s for s in spans if s.score >= self.min_score and s.type != RESIDUE])
+            wanted = [s for s in sure if s.type in self.types]
+            if not wanted:
+                reading.residue = reading.residue or self._residue(text, spans, sure)
+                return text
+            text = self._substitute(text, wanted, reading, found)
+        reading.residue = reading.residue or "no end of finds in one text"
+        return text
+
+    def _substitute(self, text: str, spans: list[Span], reading: _Reading, found: Counter[str]) -> str:
         pieces, at = [], 0
         for span in spans:
-            if not span.type:
-                continue
             normal = normalise(span.type, text[span.start : span.end], reading.region)
             pieces += [text[at : span.start], self.pseudonyms.placeholder(reading.event.device_id, span.type, normal)]
             found[span.type] += 1
             at = span.end
         return "".join(pieces) + text[at:]
 
+    def _residue(self, text: str, spans: list[Span], claimed: list[Span]) -> str:
+        """Why a text cannot be trusted: an unsure find of which something is left unclaimed; empty when it can."""
+        for span in spans:
+            unsure = span.type == RESIDUE or span.score < self.min_score
+            if unsure and any(text[part.start : part.end].strip(" .-/") for part in free_parts(span, claimed)):
+                return f"unclaimed {span.type.lower()} of {span.end - span.start} characters"
+        return ""
+
+
+def _arranged(text: str, spans: list[Span], hits: list[tuple[Span, Value]], own: set[Value]) -> list[Span]:
+    """Finds and verbatim values of one text made disjoint.
+
+    A name in the event's own call comes first, so that the call's "Anna" is the same placeholder as in the message's
+    "Anna Kowalska"; but not where it stands inside something of another type, such as an e-mail address.
+    """
+    placeholders = [Span(m.start(), m.end(), "") for m in PLACEHOLDER.finditer(text)]
+    others = spans + [span for span, value in hits if value.kind not in _CONTAINED]
+    inner = [
+        span
+        for span, value in hits
+        if value.slot and value.kind in _CONTAINED and value in own and not _inside_another_kind(span, others)
+    ]
+    return [s for s in settle(text, [*spans, *(span for span, _ in hits)], [*placeholders, *inner]) if s.type]
+
 
 def _inside_another_kind(span: Span, spans: Iterable[Span]) -> bool:
     """Whether a name stands inside an e-mail address or the like, which is then replaced as a whole."""
     return any(o.start <= span.start and span.end <= o.end and o.type != span.type for o in spans)
-
-
-def count_leaks(event: ScrubbedEvent, values: Iterable[Value]) -> int:
-    """How often any of the raw values still stands in a scrubbed event, outside its placeholders."""
-    values = list(values)
-    if not values:
-        return 0
-    texts: list[str] = []
-    for message in event.messages:
-        texts += [message.content, *(leaf for call in message.tool_calls for leaf in _leaves(call.arguments))]
-    correction = event.feedback.corrected()
-    if correction:
-        texts += [correction.content, *(leaf for call in correction.tool_calls for leaf in _leaves(call.arguments))]
-    return sum(1 for text in texts for _ in find_values(PLACEHOLDER.sub("\ufffc", text), values))
-
-
-def slots_of(catalogue: Catalogue | None) -> Slots:
-    """The arguments that a catalogue declares as personal data (`x-pii: TYPE` in a parameter's schema)."""
-    slots: Slots = {}
-    for function in catalogue.functions if catalogue else []:
-        for name, schema in (function.get("parameters") or {}).get("properties", {}).items():
-            kind = schema.get("x-pii") or (schema.get("items") or {}).get("x-pii")
-            if kind:
-                slots.setdefault(function["name"], {})[name] = kind
-    return slots
 
 
 def code_digest() -> str:
@@ -336,43 +297,3 @@ def code_digest() -> str:
     files = sorted(p.name for p in resources.files("pocketloop.privacy").iterdir() if p.name.endswith((".py", ".txt")))
     texts = [resources.files("pocketloop.privacy").joinpath(name).read_text(encoding="utf-8") for name in files]
     return sha256_text(canonical_json([texts, *(version(name) for name in ("faker", "phonenumbers"))]))
-
-
-def _leaves(value: Any, keys: bool = True) -> list[str]:
-    """All texts inside an argument, numbers included as they would be written; the keys of objects if asked."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict):
-        parts = [*value, *value.values()] if keys else list(value.values())
-        return [leaf for part in parts for leaf in _leaves(part, keys)]
-    if isinstance(value, list):
-        return [leaf for part in value for leaf in _leaves(part, keys)]
-    return [] if value is None or isinstance(value, bool) else [str(value)]
-
-
-def _mapped(value: Any, change: Any) -> Any:
-    """The same structure with every text changed; a number becomes a text only where something in it was replaced."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {change(key): _mapped(part, change) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_mapped(part, change) for part in value]
-    if value is None or isinstance(value, bool):
-        return value
-    written = change(str(value))
-    return value if written == str(value) else written
-
-
-def _cleaned(value: Any) -> Any:
-    """The raw event with every text in the form in which it is searched."""
-    if isinstance(value, str):
-        return clean_text(value)
-    if isinstance(value, dict):
-        return {clean_text(str(key)): _cleaned(part) for key, part in value.items()}
-    return [_cleaned(part) for part in value] if isinstance(value, list) else value
-
-
-def _tag(text: str) -> str:
-    """A version or locale as it is, anything longer or stranger not at all."""
-    return text if _SAFE_TAG.fullmatch(text) else ""

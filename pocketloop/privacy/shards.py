@@ -12,7 +12,8 @@ from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Quarantined
 from pocketloop.contracts.files import atomic_dir, atomic_file, read_jsonl, sha256_file, write_json, write_jsonl
 from pocketloop.contracts.reports import ScrubReport
-from pocketloop.privacy.scrubber import DeviceResult, ScrubbedEvent, Scrubber
+from pocketloop.privacy.records import DeviceResult, ScrubbedEvent
+from pocketloop.privacy.scrubber import Scrubber
 from pocketloop.privacy.values import compact, fingerprint_forms, is_distinctive
 
 QUARANTINE = "quarantine.jsonl"

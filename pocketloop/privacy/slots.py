@@ -1,0 +1,45 @@
+"""Which arguments of a call are personal data: by the catalogue's declaration, or because their name says so."""
+
+import re
+
+from pocketloop.contracts.recipe import Catalogue
+
+Slots = dict[str, dict[str, str]]
+"""Function name → argument name → type of personal data; the function `*` speaks for all."""
+
+SPEAKING_NAMES = {
+    "PERSON": "contact contact_name recipient recipient_name person person_name full_name first_name last_name surname "
+    "sender attendee attendees invitee invitees participant participants guest_name patient_name",
+    "PHONE_NUMBER": "phone phone_number mobile mobile_number telephone tel fax",
+    "EMAIL_ADDRESS": "email e_mail email_address recipient_email",
+    "ADDRESS": "street street_address home_address postal_address mailing_address",
+    "DATE_OF_BIRTH": "date_of_birth birth_date birthdate dob",
+    "CREDIT_CARD": "card_number credit_card credit_card_number",
+    "IBAN": "iban",
+    "US_SSN": "ssn social_security_number",
+    "LICENSE_PLATE": "license_plate licence_plate plate_number",
+    "PASSWORD": "password passcode pin pin_code passphrase",
+    "API_KEY": "api_key token access_token secret",
+    "IP_ADDRESS": "ip ip_address mac_address",
+    "USERNAME": "username user_name handle",
+}
+_SPEAKING = {name: kind for kind, names in SPEAKING_NAMES.items() for name in names.split()}
+
+
+def slot_type(slots: Slots, function: str, argument: str) -> str | None:
+    """The type of personal data in an argument, `None` when nothing says that it is any."""
+    for declared in (slots.get(function, {}), slots.get("*", {})):
+        if argument in declared:
+            return declared[argument]
+    return _SPEAKING.get(re.sub(r"(?<=[a-z])(?=[A-Z])|[\s-]", "_", argument).lower())
+
+
+def slots_of(catalogue: Catalogue | None) -> Slots:
+    """The arguments that a catalogue declares as personal data (`x-pii: TYPE` in a parameter's schema)."""
+    slots: Slots = {}
+    for function in catalogue.functions if catalogue else []:
+        for name, schema in (function.get("parameters") or {}).get("properties", {}).items():
+            kind = schema.get("x-pii") or (schema.get("items") or {}).get("x-pii")
+            if kind:
+                slots.setdefault(function["name"], {})[name] = kind
+    return slots
