@@ -12,7 +12,7 @@ _KEY = re.compile(
     r"(?<![\w-])(?:sk|pk|rk)[-_](?:live|test|proj|ant)?[-_]?[A-Za-z0-9_-]{16,}"
     r"|(?<!\w)gh[pousr]_[A-Za-z0-9]{20,}|(?<!\w)github_pat_\w{20,}|(?<!\w)(?:AKIA|ASIA)[A-Z0-9]{16}(?!\w)"
     r"|(?<!\w)AIza[\w-]{30,}|(?<!\w)xox[abposr]-[\w-]{10,}|(?<!\w)glpat-[\w-]{16,}|(?<!\w)hf_[A-Za-z0-9]{20,}"
-    r"|(?<!\w)eyJ[\w-]{10,}\.[\w-]{10,}(?:\.[\w-]*)?"
+    r"|(?<!\w)(?:key|tok|token|secret)[-_][A-Za-z0-9]{20,}|(?<!\w)eyJ[\w-]{10,}\.[\w-]{10,}(?:\.[\w-]*)?"
 )
 _NAMED_KEY = re.compile(
     r"\b(?:api[ _-]?key|access[ _-]?(?:key|token)|auth[ _-]?token|secret(?:[ _-]?key)?|bearer|token)\b\W{0,3}"
