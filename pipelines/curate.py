@@ -3,6 +3,7 @@
 from typing import Any
 
 from zenml import pipeline
+from zenml.enums import ExecutionMode
 
 from pocketloop.contracts.recipe import Recipe
 from steps.collect import collect
@@ -13,7 +14,7 @@ from steps.scrub import scrub
 from steps.validate import validate
 
 
-@pipeline(name="curate")
+@pipeline(name="curate", execution_mode=ExecutionMode.FAIL_FAST)
 def curate(recipe: Recipe) -> None:
     """From the event log and example files to an immutable dataset release."""
     curate_data(recipe)

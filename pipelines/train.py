@@ -6,6 +6,7 @@ The adapter is exported before it is judged: the gates judge what the phone will
 from typing import Any
 
 from zenml import pipeline
+from zenml.enums import ExecutionMode
 
 from pocketloop.contracts.recipe import BaseConfig, Recipe
 from steps.check_safety import check_safety
@@ -18,7 +19,7 @@ from steps.release import load_release
 from steps.train_adapter import train_adapter
 
 
-@pipeline(name="train")
+@pipeline(name="train", execution_mode=ExecutionMode.FAIL_FAST)
 def train(recipe: Recipe, base: BaseConfig) -> None:
     """From the newest dataset release to a registered candidate."""
     dataset, fingerprints, release = load_release(recipe.view())

@@ -2,7 +2,7 @@
 
 import os
 
-# The one place where every dependency's telemetry is switched off, before any of them is imported.
+# Before any dependency is imported: every telemetry off, in this one place, and threads that wait without spinning.
 for _name, _value in {
     "ZENML_ANALYTICS_OPT_IN": "false",
     "GX_ANALYTICS_ENABLED": "false",
@@ -11,6 +11,8 @@ for _name, _value in {
     "DO_NOT_TRACK": "true",
     "WANDB_DISABLED": "true",
     "TOKENIZERS_PARALLELISM": "false",
+    # OpenMP threads that spin while they wait slow everything down on busy cores, themselves included.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }.items():
     os.environ[_name] = _value
 

@@ -15,7 +15,7 @@ def prepare_environment(home: Home) -> None:
     os.environ["POCKETLOOP_HOME"] = str(home.root)
     os.environ["MLFLOW_TRACKING_URI"] = home.mlflow_uri
     os.environ.setdefault("ZENML_CONFIG_PATH", str(home.zenml))
-    os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "WARN")
+    os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "CRITICAL")
     os.environ.setdefault("ZENML_DISABLE_STEP_LOGS_STORAGE", "false")
     os.environ.setdefault("ZENML_ENABLE_RICH_TRACEBACK", "false")
     Path(os.environ["ZENML_CONFIG_PATH"]).mkdir(parents=True, exist_ok=True)
