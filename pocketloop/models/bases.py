@@ -41,7 +41,9 @@ def load_base(config: BaseConfig, dtype: str | None = None) -> tuple[Any, Any]:
     """Load (model, tokenizer); `dtype` overrides the configured one. Weights come from safetensors only."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # a bar for each load says nothing among a pipeline's lines
     folder = base_folder(config)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, dtype or config.dtype), use_safetensors=True, attn_implementation="sdpa"
