@@ -8,7 +8,7 @@ from pocketloop.contracts.events import Message
 from pocketloop.contracts.examples import Example, Task
 from pocketloop.contracts.recipe import Catalogue
 from pocketloop.privacy.placeholders import PLACEHOLDER
-from pocketloop.privacy.scrubber import ScrubbedEvent
+from pocketloop.privacy.records import ScrubbedEvent
 from pocketloop.tasks.turns import up_to_answer
 
 Descriptors = dict[str, Any]

@@ -2,7 +2,7 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -122,9 +122,11 @@ def _demo(uri: str, task: Task) -> list[Example]:
         size, seed = int(options["n"]), int(options["seed"])
     except ValueError:
         raise DataError(f"{uri}: n and seed are whole numbers") from None
+    if options["split"] not in ("train", "heldout") or size < 1:
+        raise DataError(f"{uri}: split is train or heldout, and n is at least 1")
     from pocketloop.data.demo import demo_examples
 
-    rows = demo_examples(parts.netloc, options["split"], size, seed)
+    rows = demo_examples(cast(Any, parts.netloc), cast(Any, options["split"]), size, seed)
     source = f"demo://{parts.netloc}?split={options['split']}"
     examples = [example_from_row(row, source=source) for row in rows]
     if any(example.task != task for example in examples):

@@ -17,7 +17,7 @@ from pocketloop.contracts.files import atomic_file, canonical_json, read_jsonl, 
 from pocketloop.contracts.recipe import Catalogue, Recipe
 from pocketloop.contracts.reports import ValidationReport
 from pocketloop.data.descriptors import Descriptors, describe_event, describe_example
-from pocketloop.privacy.scrubber import ScrubbedEvent
+from pocketloop.privacy.records import ScrubbedEvent
 
 MIN_KEPT = 0.8
 """The stage fails when a larger share than 1 - `MIN_KEPT` of the rows breaks a rule: then the source is broken."""

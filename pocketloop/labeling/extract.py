@@ -7,7 +7,7 @@ from typing import Literal
 from pocketloop.contracts.events import Correction, Message
 from pocketloop.contracts.examples import Task
 from pocketloop.contracts.files import read_jsonl
-from pocketloop.privacy.scrubber import ScrubbedEvent
+from pocketloop.privacy.records import ScrubbedEvent
 from pocketloop.tasks.turns import up_to_answer
 
 

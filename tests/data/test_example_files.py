@@ -99,9 +99,27 @@ def test_events_and_examples_are_told_apart_by_their_first_line(tmp_path: Path) 
     assert not is_example_file(tmp_path / "none.jsonl")
 
 
-def test_a_wrong_option_of_a_generated_set_is_named() -> None:
-    with pytest.raises(DataError, match="unknown option 'spilt'; did you mean 'split'"):
-        read_examples("demo://functions?spilt=train", "function_call")
+@pytest.mark.parametrize(
+    ("uri", "says"),
+    [
+        ("demo://functions?spilt=train", "unknown option 'spilt'; did you mean 'split'"),
+        ("demo://functions?n=many", "whole numbers"),
+        ("demo://functions?n=0", "at least 1"),
+        ("demo://functions?split=test", "train or heldout"),
+        ("demo://functoins", "no demo set 'functoins'"),
+        ("demo://intent", "holds intent examples, but the task is function_call"),
+    ],
+)
+def test_a_wrong_address_of_a_generated_set_is_named(uri: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        read_examples(uri, "function_call")
+
+
+def test_a_generated_set_is_the_same_for_the_same_seed() -> None:
+    examples, refused = read_examples("demo://functions?split=heldout&n=60&seed=3", "function_call")
+    assert (len(examples), refused) == (60, [])
+    assert examples == read_examples("demo://functions?split=heldout&n=60&seed=3", "function_call")[0]
+    assert len({example.group for example in examples}) == 60
 
 
 @pytest.mark.parametrize(

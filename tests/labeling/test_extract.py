@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pocketloop.contracts.events import Message, Role, ToolCall
 from pocketloop.contracts.examples import Task
 from pocketloop.labeling.extract import candidate_of
-from pocketloop.privacy.scrubber import ScrubbedEvent
+from pocketloop.privacy.records import ScrubbedEvent
 from pocketloop.tasks.turns import up_to_answer
 
 CALL = [{"name": "set_timer", "arguments": {"minutes": 5}}]
