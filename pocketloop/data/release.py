@@ -1,4 +1,4 @@
-"""Dataset releases: immutable folders under the home's `releases/`, each named by the digest of its splits.
+"""Dataset releases: immutable folders under the home's `releases/`, each named by the digest of its adapter's name and its splits.
 
 A release holds `splits/` (`train.jsonl`, `validation.jsonl`, `test.jsonl`: `Example`), `lineage.jsonl` (which events
 each example came from), `quarantine.jsonl` (everything that any stage left out, with its reason), `descriptors.csv`
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.examples import Example
-from pocketloop.contracts.files import read_jsonl, sha256_tree, write_json, write_jsonl
+from pocketloop.contracts.files import read_jsonl, sha256_text, sha256_tree, write_json, write_jsonl
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.recipe import Recipe
 from pocketloop.contracts.reports import (
@@ -53,7 +53,8 @@ def write_release(
     home.releases.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".new-", dir=home.releases) as workspace:
         folder = Path(workspace) / "release"
-        digest = _write_files(folder, split, labelled, validated)
+        _write_files(folder, split, labelled, validated)
+        digest = _digest(folder, recipe.adapter)
         target = home.releases / digest
         if not target.is_dir():
             release = DatasetRelease(
@@ -93,7 +94,7 @@ def read_release(folder: Path) -> DatasetRelease:
         release = DatasetRelease.model_validate_json(record.read_bytes())
     except ValidationError as error:
         raise DataError(f"{record}: not a release of this version ({error.error_count()} wrong keys)") from None
-    if sha256_tree(folder / "splits") != release.digest:
+    if _digest(folder, release.adapter) != release.digest:
         raise DataError(f"{folder}: the splits do not match their digest: they were changed; delete the folder")
     return release
 
@@ -121,8 +122,13 @@ def _pointer(home: Home, adapter: str) -> Path:
     return home.releases / f"latest-{adapter}.json"
 
 
-def _write_files(folder: Path, split: Split, labelled: Path, validated: Path) -> str:
-    """Write everything but the record; returns the digest of the splits."""
+def _digest(folder: Path, adapter: str) -> str:
+    """Two adapters may learn from the same splits: each has a release of its own."""
+    return sha256_text(f"{adapter} {sha256_tree(folder / 'splits')}")
+
+
+def _write_files(folder: Path, split: Split, labelled: Path, validated: Path) -> None:
+    """Write everything but the record."""
     for name in SPLITS:
         write_jsonl(folder / "splits" / f"{name}.jsonl", split.of(name))
     write_jsonl(
@@ -136,4 +142,3 @@ def _write_files(folder: Path, split: Split, labelled: Path, validated: Path) ->
     earlier = read_jsonl(labelled / "quarantine.jsonl")
     write_jsonl(folder / "quarantine.jsonl", [*earlier, *(row.model_dump(mode="json") for row in split.dropped)])
     shutil.copyfile(validated / "descriptors.csv", folder / "descriptors.csv")
-    return sha256_tree(folder / "splits")

@@ -30,7 +30,7 @@ def example(number: int) -> Example:
     return make_example("chat", turns, source="events:s", group=f"g{number}", event_ids=[f"e{number}"])
 
 
-def release(folder: Path, numbers: range, scrubbed_shards: int = 1) -> DatasetRelease:
+def release(folder: Path, numbers: range, scrubbed_shards: int = 1, adapter: str = "a") -> DatasetRelease:
     labelled, validated = folder / "labelled", folder / "validated"
     write_jsonl(labelled / "examples.jsonl", [example(n) for n in numbers])
     write_jsonl(labelled / "quarantine.jsonl", [{"stage": "label", "reason": "thumbs down", "event_id": "e999"}])
@@ -47,7 +47,8 @@ def release(folder: Path, numbers: range, scrubbed_shards: int = 1) -> DatasetRe
             judge="verifier", examples=1, corrected=0, rejected={}, rated=0, kappa=None, kappa_interval=None
         ),
     }
-    return write_release(Home(), RECIPE, labelled, validated, **reports)
+    recipe = RECIPE.model_copy(update={"adapter": adapter})
+    return write_release(Home(), recipe, labelled, validated, **reports)
 
 
 def test_a_release_leads_from_each_example_to_its_events_and_keeps_what_was_left_out(
@@ -86,6 +87,12 @@ def test_releases_form_a_chain_and_a_run_with_nothing_new_is_compared_with_the_p
     assert latest_release(Home(), "a") == second.digest
     assert latest_release(Home(), "a", sha256_tree(tmp_path / "validated")) == first.digest
     assert latest_release(Home(), "b") is None
+
+
+def test_two_adapters_that_learn_the_same_have_a_release_each(tmp_path: Path, home: Path) -> None:
+    first, second = release(tmp_path, range(50)), release(tmp_path, range(50), adapter="b")
+    assert (first.adapter, second.adapter) == ("a", "b")
+    assert latest_release(Home(), "a") == first.digest != second.digest == latest_release(Home(), "b")
 
 
 def test_a_release_that_was_changed_or_is_missing_is_not_read(tmp_path: Path, home: Path) -> None:
