@@ -39,12 +39,14 @@ from pocketloop.privacy.records import (
     mapped,
     safe_tag,
 )
-from pocketloop.privacy.slots import Slots, slot_type
+from pocketloop.privacy.slots import Slots, slot_type, slots_of
 from pocketloop.privacy.spans import PII_TYPES, RESIDUE, Span, free_parts, settle
 from pocketloop.privacy.values import Value, clean_text, find_values, is_generic, make_value, normalise
 
 if TYPE_CHECKING:
     from presidio_analyzer import EntityRecognizer
+
+__all__ = ["ScrubbedEvent", "Scrubber", "Slots", "code_digest", "slots_of"]
 
 _CONTAINED = {"PERSON", "ADDRESS", "PASSWORD"}
 _ROUNDS = 5

@@ -12,6 +12,7 @@ from pocketloop.privacy.spans import Span
 _FORMAT_CHARACTERS = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _TOKEN = re.compile(r"\w+")
+_RUN = re.compile(r"[^\W_]+")
 _COMPACT_TYPES = {"CREDIT_CARD", "IBAN", "US_SSN", "LICENSE_PLATE"}
 _EXACT_TYPES = {"API_KEY", "PASSWORD", "CRYPTO"}
 
@@ -41,9 +42,14 @@ def fold(text: str) -> str:
     return "".join(low if len(low := char.lower()) == 1 else char for char in text)
 
 
+def words_of(text: str) -> list[str]:
+    """The runs of letters and digits of a text, case folded."""
+    return _RUN.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
 def compact(text: str) -> str:
     """Letters and digits alone, case folded: what fingerprints are made of, however a value is spaced or hyphenated."""
-    return "".join(_TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())).replace("_", "")
+    return "".join(words_of(text))
 
 
 def normalise(kind: str, value: str, region: str = "US") -> str:
