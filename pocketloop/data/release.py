@@ -1,4 +1,4 @@
-"""Dataset releases: immutable folders under the home's `releases/`, each named by the digest of its adapter's name and its splits.
+"""Dataset releases: immutable folders under the home's `releases/`, named by adapter and content through their digest.
 
 A release holds `splits/` (`train.jsonl`, `validation.jsonl`, `test.jsonl`: `Example`), `lineage.jsonl` (which events
 each example came from), `quarantine.jsonl` (everything that any stage left out, with its reason), `descriptors.csv`
