@@ -7,6 +7,7 @@ for _name, _value in {
     "ZENML_ANALYTICS_OPT_IN": "false",
     "GX_ANALYTICS_ENABLED": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "true",
     "WANDB_DISABLED": "true",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from zenml import step
 
-from pocketloop.contracts.files import Folder
+from pocketloop.contracts.files import Folder, read_jsonl, write_jsonl
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_catalogue
 from pocketloop.contracts.recipe import Recipe
@@ -25,9 +25,12 @@ def scrub(
     with stage("scrub") as this:
         scrubber = Scrubber(recipe.scrub, load_key(Home()), slots_of(load_catalogue(recipe)))
         shards = sorted(collected.path.glob("events-*.jsonl"))
-        report = scrub_shards(shards, this.scratch / "scrubbed", scrubber, Home().cache / "scrub")
+        out = this.scratch / "scrubbed"
+        report = scrub_shards(shards, out, scrubber, Home().cache / "scrub")
         # Example files were written by a person to be learnt from; they travel beside the scrubbed events.
-        shutil.copy(collected / "examples.jsonl", this.scratch / "scrubbed" / "examples.jsonl")
+        shutil.copy(collected / "examples.jsonl", out / "examples.jsonl")
+        left_out = [*read_jsonl(collected / "quarantine.jsonl"), *read_jsonl(out / "quarantine.jsonl")]
+        write_jsonl(out / "quarantine.jsonl", left_out)
         total = report.reused_shards + report.scrubbed_shards
         this.done(
             f"{report.records} records, {sum(report.found.values())} values replaced, {report.quarantined} "
@@ -36,4 +39,4 @@ def scrub(
             quarantined=report.quarantined,
             leaks=report.leaks,
         )
-        return Folder.of(this.scratch / "scrubbed"), report
+        return Folder.of(out), report

@@ -70,7 +70,7 @@ class DatasetRelease(_Report):
     """An immutable, content-addressed dataset: splits, and everything that led to it."""
 
     digest: str
-    """Digest of the splits: the same examples give the same release, whatever else was reported."""
+    """Digest of the adapter's name and the splits: the same examples give the same release."""
     inputs: str
     """Digest of what was collected; a run on the same inputs compares with `parent`, not with itself."""
     adapter: str
