@@ -80,12 +80,11 @@ _LINK = (
     r"(?:(?:(?i:del?|della|delle|des|dei|degli|du|di|da|do|dos|das|la|las|los|les?|el|santa|san|e|y|i)\s+)"
     r"|(?i:dell|d|l)['’])*"
 )
+_FRENCH_STREETS = """rue avenue av\\. boulevard bd\\.? place chemin allée impasse quai cours route passage faubourg
+    villa camino avenida calle"""
 _FRENCH = re.compile(
     rf"{_FREE}\d{{1,4}}(?:\s?(?i:bis|ter|quater))?,?\s+"
-    + _any(
-        "rue avenue av\\. boulevard bd\\.? place chemin allée impasse quai cours route passage faubourg villa"
-        " camino avenida calle"
-    )
+    + _any(_FRENCH_STREETS)
     + rf"\s+{_LINK}(?!(?i:for|to|at|in|and|the|is|near|of)\b)[\w'’-]+(?:\s{_LINK}{_NAME})*{_TOWN}"
 )
 _ROMANCE_STREETS = """calle c/ avenida avda\\.? av\\. plaza pza\\.? paseo carrera cra\\.? camino ronda rambla
@@ -148,6 +147,19 @@ def addresses(text: str, _region: str) -> Iterator[Span]:
 
 
 _WORD = re.compile(r"[^\W\d_]+")
+
+
+def is_street(value: str) -> bool:
+    """Whether a destination may be somebody's home: it has a number or a street in it.
+
+    A town, "the nearest cinema" or "Heron swimming pool" is where many people go.
+    """
+    return has_digit(value) or _STREET.search(value) is not None
+
+
+_STREET = re.compile(
+    rf"\b(?:{_any(_SURE_SUFFIXES)}|rue|chemin|allée|impasse|quai|{_any(_ROMANCE_STREETS)}|\w*{_any(_SURE_ENDINGS)})(?!\w)"
+)
 
 
 def _span(match: re.Match[str], text: str, score: float) -> Span:

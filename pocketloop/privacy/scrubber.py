@@ -26,6 +26,7 @@ from pocketloop.contracts.events import (
 )
 from pocketloop.contracts.files import canonical_json, sha256_text
 from pocketloop.contracts.recipe import ScrubConfig
+from pocketloop.privacy.addresses import is_street
 from pocketloop.privacy.placeholders import PLACEHOLDER
 from pocketloop.privacy.pseudonyms import Pseudonymizer
 from pocketloop.privacy.recognizers import Analyzer
@@ -155,7 +156,7 @@ class Scrubber:
 
     def _take_slot(self, reading: _Reading, leaf: str, kind: str) -> None:
         text = leaf.strip()
-        if not text or PLACEHOLDER.search(text) or is_generic(text):
+        if not text or PLACEHOLDER.search(text) or is_generic(text) or (kind == "ADDRESS" and not is_street(text)):
             return
         whole = [s for s in self.analyzer.find(text, reading.region) if (s.start, s.end) == (0, len(text))]
         shaped = [

@@ -60,7 +60,8 @@ def _any(*phrases: str) -> str:
 
 _AM = "(?:'m| am|'re| are)"
 _NOT_ABLE = _any(
-    "can ?not|can't|could not|couldn't|won't(?: be able to)?|will not(?: be able to)?|would not|wouldn't|should not|shouldn't|must not",
+    "can ?not|can't|could not|couldn't|won't(?: be able to)?|will not(?: be able to)?|would not|wouldn't",
+    "should not|shouldn't|must not",
     "(?:have to |must |will have to )?(?:refuse|decline)(?: to)?",
     "(?:don't|do not) feel comfortable|(?:don't|do not) (?:want|intend|plan) to|(?:woul|')d rather not|prefer not to",
     f"(?:{_AM} )?(?:not (?:able|allowed|going|willing|permitted|supposed|comfortable)|unable|unwilling)(?: to| with)?",

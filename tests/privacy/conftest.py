@@ -6,7 +6,11 @@ import pytest
 from pocketloop.contracts.recipe import ScrubConfig
 from pocketloop.privacy.scrubber import Scrubber
 
-SLOTS = {"make_call": {"who": "PERSON"}, "save_contact": {"name": "PERSON", "phone": "PHONE_NUMBER"}}
+SLOTS = {
+    "make_call": {"who": "PERSON"},
+    "navigate_to": {"destination": "ADDRESS"},
+    "save_contact": {"name": "PERSON", "phone": "PHONE_NUMBER"},
+}
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,19 @@ def test_roles_and_service_numbers_in_a_slot_name_nobody(scrubber: Scrubber, eve
     assert record.messages[1].tool_calls[0].arguments == {"who": nobody}
 
 
+@pytest.mark.parametrize("place", ["the nearest cinema", "Ankara", "Heron swimming pool"])
+def test_a_destination_without_a_street_stays(scrubber: Scrubber, event: MakeEvent, place: str) -> None:
+    record = scrubbed(scrubber, event(f"go to {place}", ("navigate_to", {"destination": place})))
+    assert record.messages[1].tool_calls[0].arguments == {"destination": place}
+
+
+@pytest.mark.parametrize("street", ["Maple Street", "rue Pelletier", "0 Kenneth Unknownword", "Gartenstraße"])
+def test_a_destination_in_a_street_is_an_address(scrubber: Scrubber, event: MakeEvent, street: str) -> None:
+    record = scrubbed(scrubber, event(f"go to {street}", ("navigate_to", {"destination": street})))
+    address = record.messages[1].tool_calls[0].arguments["destination"]
+    assert address.startswith("<ADDRESS_") and record.messages[0].content == f"go to {address}"
+
+
 def test_one_person_has_one_placeholder_for_a_user_and_another_for_the_next_user(
     scrubber: Scrubber, event: MakeEvent
 ) -> None:
