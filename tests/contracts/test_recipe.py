@@ -135,7 +135,9 @@ def test_a_catalogue_refuses_a_name_that_stands_twice(tmp_path: Path) -> None:
 
 
 @given(st.text(max_size=400))
-def test_whatever_a_file_holds_the_only_error_is_a_clear_one(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+def test_whatever_a_file_holds_the_only_error_is_a_clear_one(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
     path = tmp_path_factory.mktemp("fuzz") / "recipe.yaml"
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(ConfigError, match="recipe.yaml"):

@@ -16,7 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 POCKETLOOP = str(Path(sys.executable).with_name("pocketloop"))
 SMALL = [
-    "--set=train.stages.0.sft.epochs=1",
+    "--set=data.sources.1.uri=demo://functions?split=train&n=1000",
+    "--set=train.stages.0.sft.epochs=2",
+    "--set=train.stages.0.sft.batch_size=8",
     "--set=evaluation.sets.0.limit=80",
     "--set=gates=[]",
     "--set=safety={}",
