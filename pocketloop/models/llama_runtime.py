@@ -1,7 +1,6 @@
 """The llama.cpp library, quiet: its log is kept for error messages instead of going to stderr."""
 
 import os
-import sys
 from collections import deque
 from functools import cache
 from pathlib import Path
@@ -13,11 +12,6 @@ BASE_DIGEST_KEY = "pocketloop.base_digest"
 """Metadata key of an adapter file: sha256 of the quantized base that it belongs to."""
 
 _WARNING, _ERROR = 2, 3
-
-# Threads that wait for each other by spinning need minutes instead of seconds once other processes want the cores too.
-# OpenMP reads the variable when its library is loaded, and torch may have loaded it already.
-_PASSIVE = os.environ.get("OMP_WAIT_POLICY", "").upper() == "PASSIVE" or "torch" not in sys.modules
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _log: deque[str] = deque(maxlen=3)
 
@@ -46,11 +40,11 @@ def last_words() -> str:
 
 
 def default_threads() -> int:
-    """OMP_NUM_THREADS, or the cores that this process may use; one where OpenMP's threads would spin."""
+    """OMP_NUM_THREADS, or the cores that this process may use."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     if asked.isdigit() and int(asked) > 0:
         return int(asked)
-    return available_cores() if _PASSIVE else 1
+    return available_cores()
 
 
 def available_cores() -> int:
