@@ -53,15 +53,17 @@ _STRONG = re.compile(
     rf"|{_any(_TOGETHER)}\s+with"
     rf"|(?:my|our|his|her|their|your)\s+{_any(_PEOPLE)}(?:'s\s+name\s+is|\s+is\s+called|\s+named|\s+called|,)?"
     r"|(?:my|her|his|the|your|whose)\s+(?:full |first |last |sur)?name(?:'s|\s+is|\s+was|:)"
+    r"|(?:book|schedule|reserve|plan|arrange)\b[^.,;!?]{0,40}\bfor|(?:note|contact|attn|cc|from|to):"
     rf"|{_INTRODUCING}|{_any(_ADDRESSING)}\.?,?)\s+$",
     re.I,
 )
 _WEAK = re.compile(r"\b(?:with|from|for|to|and|by|at|about|of|i'?m|i am|on behalf of|except|like|is|,)\s+$", re.I)
 _TITLE = re.compile(rf"\b{_any(_TITLES)}\b\.?\s+$", re.I)
 _BELONGINGS = """birthday house home place phone number e-?mail address party wedding office appointment contact
-    car school wife husband mom dad mother father message room graduation recital funeral surgery flight"""
-_DOINGS = """called texted emailed messaged said says wrote asked wants lives
-    told sent speaking_here is_my is_calling is_coming can_be"""
+    car school wife husband mom dad mother father message room graduation recital funeral surgery flight
+    account iban card password plate passport"""
+_DOINGS = """called texted emailed messaged said says wrote asked wants lives told sent speaking_here is_my is_calling
+    is_coming can_be was_born is_from parked moved joined works invited"""
 _EVENTS = "meeting call event session workshop class party group chat team lunch dinner invite practice lesson trip"
 _AFTER = re.compile(
     rf"(?:['’]s?\s+{_any(_BELONGINGS)}|\s+{_any(_DOINGS)}|\s+to\s+(?:the|my|our)\s+(?:\w+\s+)?{_any(_EVENTS)})\b", re.I
@@ -146,7 +148,7 @@ def _seed(text: str, tokens: list[_Token], index: int) -> float:
     kind, ordinary = _kind(token.low)
     before = text[max(0, token.start - 60) : token.start]
     place = _PLACE_BEFORE.search(before) is not None
-    acts = _AFTER.match(text, token.end) is not None
+    acts = _AFTER.match(text, _end_of_name(text, tokens, index)) is not None
     score = 0.0
     if len(token.word) < 2 or (token.word.isupper() and len(token.word) <= 3 and not _STRONG.search(before)):
         return score
@@ -158,7 +160,7 @@ def _seed(text: str, tokens: list[_Token], index: int) -> float:
         score = 0.8
     elif kind & FIRST and not place and _surname_follows(text, tokens, index):
         score = 0.6
-    elif not ordinary and (kind or not _opens_sentence(before)) and (acts or _named_nearby(kind, before)):
+    elif not ordinary and (acts or _named_nearby(kind, before)):
         score = 0.5
     return score
 
