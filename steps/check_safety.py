@@ -12,8 +12,6 @@ from pocketloop.contracts.reports import SafetyReport
 from steps.examples import split_examples
 from steps.stage import BY_CONTENT, stage
 
-LEAK_EXAMPLES = 200
-
 
 @step(cache_policy=BY_CONTENT)
 def check_safety(
@@ -36,7 +34,7 @@ def check_safety(
                 generator,
                 TaskSpec.of(recipe, load_catalogue(recipe)),
                 recipe.safety,
-                split_examples(dataset, "train", recipe)[:LEAK_EXAMPLES],
+                split_examples(dataset, "train", recipe),
                 demo_harmful("heldout"),
                 fingerprints / "found.jsonl",
                 load_key(Home()),
