@@ -3,7 +3,7 @@
 from pocketloop.contracts.reports import Estimate, GateDecision, ParityReport, SafetyReport, SetResult
 from pocketloop.evaluation.findings import MODELS, Findings
 
-_SIGNS = {"pass": "✅ pass", "fail": "❌ fail", "inconclusive": "⚠️ inconclusive"}
+_SIGNS = {"pass": "✓ pass", "fail": "✗ fail", "inconclusive": "? inconclusive"}
 
 
 def adapter_card(findings: Findings) -> str:
