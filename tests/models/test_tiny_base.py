@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,20 +56,25 @@ def test_the_learning_rate_warms_up_stays_and_falls_to_zero():
     assert [learning_rate(run, at) for at in (0, 5, 10, 80, 90, 100)] == pytest.approx([0, 0.5, 1, 1, 0.5, 0])
 
 
-@pytest.mark.slow
-def test_a_miniature_build_repeats_bit_for_bit(tmp_path):
-    for name in ("one", "two"):
-        build(tmp_path / name, SHORT, SMALL, vocabulary=600, scored=4)
-    assert sha256_tree(tmp_path / "one") == sha256_tree(tmp_path / "two")
+@pytest.fixture(scope="module")
+def miniature(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("tiny") / "base"
+    build(out, SHORT, SMALL, vocabulary=600, scored=4)
+    return out
 
 
 @pytest.mark.slow
-def test_a_build_cut_short_by_decaying_from_a_checkpoint_is_the_shorter_run(tmp_path):
-    long = Run(**{**vars(SHORT), "chunks": 5, "decay_chunks": 2})
-    build(tmp_path / "short", SHORT, SMALL, vocabulary=600, scored=4)
-    build(tmp_path / "cut", long, SMALL, vocabulary=600, scored=4, save_every=2)
+def test_a_miniature_build_repeats_bit_for_bit(miniature, tmp_path):
+    build(tmp_path / "again", SHORT, SMALL, vocabulary=600, scored=4)
+    assert sha256_tree(tmp_path / "again") == sha256_tree(miniature)
+
+
+@pytest.mark.slow
+def test_a_build_cut_short_by_decaying_from_a_checkpoint_is_the_shorter_run(miniature, tmp_path):
+    longer = replace(SHORT, chunks=5)
+    build(tmp_path / "cut", longer, SMALL, vocabulary=600, scored=4, save_every=2)
     build(tmp_path / "cut", SHORT, SMALL, vocabulary=600, scored=4, save_every=2)
-    assert sha256_tree(tmp_path / "short") == sha256_tree(tmp_path / "cut")
+    assert sha256_tree(tmp_path / "cut") == sha256_tree(miniature)
 
 
 def test_a_build_refuses_the_checkpoints_of_other_settings(tmp_path):

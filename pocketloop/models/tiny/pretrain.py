@@ -40,8 +40,8 @@ class Shape:
 class Run:
     """One pretraining run. Lengths are counted in chunks of documents; learning rates are per optimizer."""
 
-    chunks: int = 194
-    decay_chunks: int = 50
+    chunks: int = 168
+    decay_chunks: int = 60
     warmup_chunks: float = 8.0
     chunk_documents: int = 768
     micro_tokens: int = 2048
