@@ -28,6 +28,10 @@ _TASK_OF_KIND: dict[str, Task] = {"intent": "intent", "function": "function_call
 _FORMATS = '{"input", "output"}, {"input", "function", "arguments"} or {"messages"}'
 
 
+HOME_SCHEME = "home://examples/"
+"""An example file that `import_examples` keeps: the address holds wherever the home lies."""
+
+
 class ExamplesImport(BaseModel):
     """An example file that was taken into the home: what it holds, and its address for a recipe."""
 
@@ -77,7 +81,8 @@ def import_examples(home: Home, path: Path) -> ExamplesImport:
     if not target.is_file():
         with atomic_file(target) as temporary:
             temporary.write_bytes(path.read_bytes())
-    return ExamplesImport(task=task, examples=len(examples), refused=len(refused), uri=str(target), quarantine=refused)
+    uri = HOME_SCHEME + target.name
+    return ExamplesImport(task=task, examples=len(examples), refused=len(refused), uri=uri, quarantine=refused)
 
 
 def is_example_file(path: Path) -> bool:
@@ -102,6 +107,8 @@ def _task_of(path: Path) -> Task | None:
 
 
 def _find(uri: str) -> Path:
+    if uri.startswith(HOME_SCHEME):
+        return Home().root / "examples" / uri.removeprefix(HOME_SCHEME)
     path = Path(uri.removeprefix("file://")).expanduser()
     if path.is_absolute() or path.is_file():
         return path
