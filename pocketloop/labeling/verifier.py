@@ -30,6 +30,8 @@ def verify(
     `references` are labelled examples that help to tell labels apart. A chat whose form is sound is `unsure`: form
     says nothing about whether it helped.
     """
+    if not candidates:
+        return []
     checker = FormChecker(task, catalogue)
     verdicts: list[Verdict] = []
     for candidate in candidates:
