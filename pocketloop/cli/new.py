@@ -70,7 +70,7 @@ def _recipe(name: str, task: str, base: str, uri: str, evaluation: str | None) -
     lines += ["data:", "  sources:", f"    - {{kind: examples, uri: {json.dumps(uri)}}}"]
     if evaluation:
         lines += ["  validation: 0.02", "  test: 0.0        # there is a held-out file"]
-    learning_rate = "2.0e-3" if base == "tiny" else "2.0e-4"
+    learning_rate = "5.0e-3" if base == "tiny" else "2.0e-4"
     lines += [
         "train:",
         "  lora: {r: 16, alpha: 32, dropout: 0.0, targets: all-linear}",
