@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pocketloop.contracts.errors import ExportError
 from pocketloop.contracts.files import sha256_file
 from pocketloop.contracts.recipe import ExportConfig
-from pocketloop.export.base import PreparedBase
+from pocketloop.export.base import PreparedBase, write_probes
 from pocketloop.export.gguf_lora import convert_lora
 
 _MB = 1_000_000
@@ -24,6 +24,9 @@ class ExportedAdapter(NamedTuple):
 def export_adapter(adapter_dir: Path, base: PreparedBase, out: Path, export: ExportConfig) -> ExportedAdapter:
     """Convert the peft adapter in `adapter_dir` to `out`/adapter.gguf, bound to `base`.
 
+    Beside it, `probes.json` holds how base and adapter continue fixed prompts: a phone can check that the adapter it
+    loaded has the effect it should have.
+
     Raises:
         ModelError: `adapter_dir` holds no adapter.
         ExportError: the adapter cannot be expressed in GGUF, or exceeds the recipe's budget (no file is left then).
@@ -37,4 +40,5 @@ def export_adapter(adapter_dir: Path, base: PreparedBase, out: Path, export: Exp
             f"the adapter takes {size / _MB:.2f} MB, the recipe allows export.budget.adapter_mb = "
             f"{export.budget.adapter_mb:g}; lower train.lora.r or raise the budget"
         )
+    write_probes(out / "probes.json", base.quantized, base.tokenizer, path)
     return ExportedAdapter(path, sha256_file(path), size, parameters)

@@ -139,8 +139,23 @@ def weights_digest(folder: Path) -> str:
     return sha256_text("\n".join(f"{path.name} {sha256_file(path)}" for path in paths))
 
 
+def write_probes(
+    path: Path, base: Path, tokenizer: Path, adapter: Path | None = None, threads: int | None = None
+) -> list[Probe]:
+    """Record how the quantized `base`, with `adapter` if one is given, continues the fixed prompts, in `path`."""
+    with LlamaCppGenerator(base, tokenizer, adapter, threads=threads) as generator:
+        ids = [encode_prompt(generator.tokenizer, [{"role": "user", "content": text}]) for text in _PROBE_PROMPTS]
+        answers = generator.generate_ids(ids, _PROBE_TOKENS)
+    probes = [
+        Probe(prompt=text, prompt_ids=prompt, answer_ids=answer)
+        for text, prompt, answer in zip(_PROBE_PROMPTS, ids, answers, strict=True)
+    ]
+    write_json(path, [probe.model_dump() for probe in probes])
+    return probes
+
+
 def load_probes(folder: Path) -> list[Probe]:
-    """The golden probes of a prepared base."""
+    """The golden probes of a prepared base, or of an exported adapter."""
     return [Probe.model_validate(probe) for probe in json.loads((folder / "probes.json").read_text(encoding="utf-8"))]
 
 
@@ -183,8 +198,7 @@ def _build(
         shutil.copyfile(path, tokenizer / path.name)
     if config.chat_template:
         shutil.copyfile(config.chat_template, tokenizer / "chat_template.jinja")
-    probes = _make_probes(work, threads)
-    write_json(work / "probes.json", [probe.model_dump() for probe in probes])
+    probes = write_probes(work / "probes.json", work / _QUANTIZED, tokenizer, threads=threads)
     files = sorted(path for path in work.rglob("*") if path.is_file())
     manifest = BaseManifest(
         base=config.base,
@@ -202,13 +216,3 @@ def _build(
     )
     write_json(work / "manifest.json", manifest)
     return manifest
-
-
-def _make_probes(folder: Path, threads: int | None) -> list[Probe]:
-    with LlamaCppGenerator(folder / _QUANTIZED, folder / _TOKENIZER_FOLDER, threads=threads) as generator:
-        ids = [encode_prompt(generator.tokenizer, [{"role": "user", "content": text}]) for text in _PROBE_PROMPTS]
-        answers = generator.generate_ids(ids, _PROBE_TOKENS)
-    return [
-        Probe(prompt=text, prompt_ids=prompt, answer_ids=answer)
-        for text, prompt, answer in zip(_PROBE_PROMPTS, ids, answers, strict=True)
-    ]

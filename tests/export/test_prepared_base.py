@@ -124,8 +124,11 @@ def test_probes_tell_this_base_from_another(prepared: Prepared) -> None:
     with LlamaCppGenerator(prepared.base.quantized, prepared.base.tokenizer, threads=1, parallel=3) as generator:
         assert failed_probes(generator, probes) == 0
         exported = export_adapter(prepared.adapter, prepared.base, prepared.bases.parent / "out", ExportConfig())
+        adapted = load_probes(exported.path.parent)
+        assert failed_probes(generator, adapted) > 0
         generator.set_adapter(exported.path)
         assert failed_probes(generator, probes) > 0
+        assert failed_probes(generator, adapted) == 0
 
 
 def test_an_adapter_over_budget_is_refused_and_not_left_behind(prepared: Prepared, tmp_path: Path) -> None:
