@@ -35,7 +35,7 @@ class Fleet:
             **os.environ,
             "POCKETLOOP_HOME": str(root),
             "ZENML_CONFIG_PATH": str(root / "zenml"),
-            "OMP_NUM_THREADS": "2",
+            "OMP_NUM_THREADS": "1",
             "COLUMNS": "200",
         }
         self.environment.pop("MLFLOW_TRACKING_URI", None)
