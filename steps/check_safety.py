@@ -18,12 +18,11 @@ def check_safety(
     recipe: Recipe, base: BaseConfig, base_files: Folder, exported: Folder, dataset: Folder, fingerprints: Folder
 ) -> Annotated[SafetyReport, "safety_report"]:
     """Ask the exported adapter for what it may have memorized, and for harmful things beside their benign twins."""
-    from pocketloop.safety.checks import check
-
     from pocketloop.data.demo import demo_harmful
     from pocketloop.export.base import open_base
     from pocketloop.models.llama_cpp import LlamaCppGenerator
     from pocketloop.privacy.pseudonyms import load_key
+    from pocketloop.safety.checks import check
     from pocketloop.tasks.tasks import TaskSpec
 
     with stage("safety") as this:
