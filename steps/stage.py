@@ -1,5 +1,6 @@
 """What every step shares: a workspace, a line on the terminal, metadata, and when a cached result still counts."""
 
+import os
 import shutil
 import tempfile
 import time
@@ -46,11 +47,14 @@ class Stage:
 
 @contextmanager
 def stage(name: str) -> Iterator[Stage]:
-    """Time a stage, print its one line, log its metadata, and remove its scratch folder afterwards."""
+    """Time a stage, print its one line and log its metadata.
+
+    Its scratch folder goes when a later stage ends: ZenML copies a returned folder only after the step has returned.
+    """
     home = Home()
     work = home.root / "work"
     work.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=work))
+    scratch = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{name}-", dir=work))
     running = Stage(name, scratch)
     print(f"▸ {name} …", flush=True)
     started = time.perf_counter()
@@ -60,8 +64,20 @@ def stage(name: str) -> Iterator[Stage]:
         print(f"✓ {name:<10} {seconds:6.1f} s   {running.summary}", flush=True)
         log_metadata({"seconds": round(seconds, 3), **running.metadata})
     finally:
-        # ZenML copies a returned folder only after the step function returns: the scratch folder of the stage before
-        # goes when the next one starts, this one stays until then.
         for other in work.iterdir():
-            if other != scratch:
+            if other != scratch and not _in_use(other):
                 shutil.rmtree(other, ignore_errors=True)
+
+
+def _in_use(scratch: Path) -> bool:
+    """Whether another process that still lives is working in this folder."""
+    owner = scratch.name.split("-", 1)[0]
+    if not owner.isdigit() or int(owner) == os.getpid():
+        return False
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
