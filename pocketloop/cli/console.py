@@ -3,9 +3,12 @@
 import json
 import sys
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from pydantic import BaseModel
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 @cache

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pocketloop.cli.console import emit, say, table
+from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.contracts.home import Home
 
 if TYPE_CHECKING:
     from pocketloop.data.event_log import ImportReport
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from pocketloop.cli.console import emit, say, table
+from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.contracts.home import Home
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Version = Annotated[str, typer.Argument(help="ADAPTER or ADAPTER@VERSION; without a version, the newest.")]
 
 

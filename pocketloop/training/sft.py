@@ -17,6 +17,7 @@ from pocketloop.contracts.files import atomic_dir
 from pocketloop.contracts.recipe import BaseConfig, LoraConfig, SftConfig, TrainConfig
 from pocketloop.contracts.reports import TrainReport
 from pocketloop.models.bases import load_base
+from pocketloop.models.llama_runtime import available_cores
 from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training.progress import OnProgress, make_progress_callback, print_progress
 from pocketloop.training.tokens import SequenceEncoder, TrainingSequence
@@ -95,8 +96,7 @@ def use_cores(hidden: int) -> None:
     import torch
 
     if "OMP_NUM_THREADS" not in os.environ:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(1 if hidden < _WIDE else cores)
+        torch.set_num_threads(1 if hidden < _WIDE else available_cores())
 
 
 def computes_in_bfloat16() -> bool:
