@@ -37,3 +37,15 @@ class GateFailed(PocketloopError):
 
 class RegistryError(PocketloopError):
     """The registry does not hold what was asked for."""
+
+
+class ReviewRefused(RegistryError):
+    """A released version does not count: what is wrong with it."""
+
+
+class DeliveryError(PocketloopError):
+    """The repository of published adapters, its keys or a rollout is not in the state that was asked for."""
+
+
+class DeviceError(PocketloopError):
+    """A device could not take, or refused, what it was offered; what it runs is unchanged."""

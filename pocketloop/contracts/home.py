@@ -54,3 +54,33 @@ class Home:
     def cache(self) -> Path:
         """Recomputable results, by content digest."""
         return self.root / "cache"
+
+    @property
+    def cdn(self) -> Path:
+        """The signed repository as static files, unless configs/delivery.yaml names another place."""
+        return self.root / "cdn"
+
+    @property
+    def staging(self) -> Path:
+        """Proposals that wait for reviewers' signatures."""
+        return self.root / "staging"
+
+    @property
+    def telemetry(self) -> Path:
+        """What the fleet reported, as Parquet."""
+        return self.root / "telemetry"
+
+    @property
+    def rollouts(self) -> Path:
+        """One record a rollout."""
+        return self.root / "rollouts"
+
+    @property
+    def device(self) -> Path:
+        """State of the reference client."""
+        return self.root / "device"
+
+    @property
+    def audit(self) -> Path:
+        """Who changed what in MLflow, one JSON line each (0600)."""
+        return self.root / "audit.jsonl"

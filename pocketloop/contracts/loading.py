@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.home import project_root
 from pocketloop.contracts.recipe import BaseConfig, Catalogue, Recipe
+from pocketloop.contracts.rollout import DeliveryConfig, Ladder
 
 Model = TypeVar("Model", bound=BaseModel)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -43,6 +44,16 @@ def load_catalogue(recipe: Recipe) -> Catalogue | None:
     if not path.is_file():
         raise ConfigError(f"recipe {recipe.adapter}: catalogue {recipe.catalogue} does not exist")
     return load_config(path, Catalogue)
+
+
+def load_ladder(name: str) -> Ladder:
+    """Load `configs/rollouts/NAME.yaml`, or the file at a path."""
+    return load_config(_find(name, "rollouts", "rollout ladder"), Ladder)
+
+
+def load_delivery() -> DeliveryConfig:
+    """Load `configs/delivery.yaml`."""
+    return load_config(project_root() / "configs" / "delivery.yaml", DeliveryConfig)
 
 
 def load_config(path: Path, model: type[Model], overrides: list[str] | None = None) -> Model:

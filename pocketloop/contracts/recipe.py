@@ -201,6 +201,8 @@ class Recipe(_Part):
     gates: list[Gate] = Field(default_factory=list)
     safety: SafetyConfig = SafetyConfig()
     export: ExportConfig = ExportConfig()
+    rollout: Name = "standard"
+    """The canary ladder, `configs/rollouts/NAME.yaml`."""
 
     @field_validator("gates")
     @classmethod

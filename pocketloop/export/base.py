@@ -1,13 +1,11 @@
 """A base as phones run it: converted and quantized once, named by its digest, with probes that prove it."""
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
-
+from pocketloop.contracts.delivery import Probe
 from pocketloop.contracts.errors import ModelError
 from pocketloop.contracts.files import atomic_dir, canonical_json, sha256_file, sha256_text, write_json
 from pocketloop.contracts.recipe import BaseConfig
@@ -44,16 +42,6 @@ _PROBE_PROMPTS = (
     "Thank you, good night.",
 )
 _PROBE_TOKENS = 16
-
-
-class Probe(BaseModel):
-    """A fixed prompt, and how the quantized base continues it greedily (token ids)."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    prompt: str
-    prompt_ids: list[int]
-    answer_ids: list[int]
 
 
 class PreparedBase(NamedTuple):
@@ -152,18 +140,6 @@ def write_probes(
     ]
     write_json(path, [probe.model_dump() for probe in probes])
     return probes
-
-
-def load_probes(folder: Path) -> list[Probe]:
-    """The golden probes of a prepared base, or of an exported adapter."""
-    return [Probe.model_validate(probe) for probe in json.loads((folder / "probes.json").read_text(encoding="utf-8"))]
-
-
-def failed_probes(generator: LlamaCppGenerator, probes: list[Probe]) -> int:
-    """How many probes a runtime continues otherwise than the prepared base did, token for token."""
-    longest = max((len(probe.answer_ids) for probe in probes), default=0)
-    answers = generator.generate_ids([probe.prompt_ids for probe in probes], longest)
-    return sum(probe.answer_ids != answer for probe, answer in zip(probes, answers, strict=True))
 
 
 def _inputs(config: BaseConfig, source: Path, weights: str, quantization: str) -> str:

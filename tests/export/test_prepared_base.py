@@ -14,15 +14,14 @@ from pocketloop.contracts.recipe import BaseConfig, BudgetConfig, ExportConfig, 
 from pocketloop.export.adapter import export_adapter
 from pocketloop.export.base import (
     PreparedBase,
-    failed_probes,
     is_whole,
-    load_probes,
     open_base,
     prepare_base,
     weights_digest,
 )
 from pocketloop.export.parity import parity
 from pocketloop.models.llama_cpp import LlamaCppGenerator
+from pocketloop.models.probes import failed_probes, load_probes
 
 
 class Prepared(NamedTuple):

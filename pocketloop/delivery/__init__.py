@@ -1,0 +1,1 @@
+"""The signed repository, channels, ladders and the statistics that move them."""

@@ -1,0 +1,1 @@
+"""The reference client: updater, runtime, router, telemetry, and a simulated fleet."""

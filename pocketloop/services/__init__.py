@@ -1,0 +1,1 @@
+"""HTTP apps: telemetry collector, review webhook, development CDN."""
