@@ -17,11 +17,16 @@ from pocketloop.contracts.files import sha256_text
 from pocketloop.contracts.home import Home, project_root
 
 
+_NEVER_CACHED = {"cli", "delivery", "device", "services"}
+"""Rooms whose results are never reused: a change in them leaves what was trained as it is."""
+
+
 @cache
 def library_digest() -> str:
-    """Digest of the code below the command line: changed code makes every cached result stale."""
+    """Digest of the code that cached stages run: changed code makes their results stale."""
     root = project_root()
-    rooms = [root / "steps", *(p for p in (root / "pocketloop").iterdir() if p.is_dir() and p.name != "cli")]
+    rooms = [p for p in (root / "pocketloop").iterdir() if p.is_dir() and p.name not in _NEVER_CACHED]
+    rooms.append(root / "steps")
     files = sorted(file for room in rooms for file in room.rglob("*") if file.suffix in (".py", ".html", ".json"))
     return sha256_text("\n".join(f"{file.relative_to(root)} {sha256_text(file.read_text('utf-8'))}" for file in files))
 
