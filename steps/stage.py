@@ -16,7 +16,6 @@ from zenml.config import CachePolicy
 from pocketloop.contracts.files import sha256_text
 from pocketloop.contracts.home import Home, project_root
 
-
 _NEVER_CACHED = {"cli", "delivery", "device", "services"}
 """Rooms whose results are never reused: a change in them leaves what was trained as it is."""
 
