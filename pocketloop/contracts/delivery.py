@@ -144,6 +144,10 @@ LATENCY_BOUNDS_MS = (50, 100, 200, 400, 800, 1600, 3200, 6400)
 """Upper bounds (inclusive) of the latency histogram's buckets; one more bucket holds what took longer."""
 
 
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+"""A count that a 32-bit column holds: one absurd report must not break the file that it shares with others."""
+
+
 class TelemetryReport(BaseModel):
     """Counts of one device and adapter file since its last report: aggregates only, never text."""
 
@@ -161,16 +165,16 @@ class TelemetryReport(BaseModel):
     digest: Digest | None = None
     """sha256 of the adapter file that ran; `None` is the base alone."""
     base_digest: Digest
-    generation: int = Field(default=0, ge=0)
+    generation: Count = 0
     """Generation of the channel policy that the device followed."""
-    sessions: int = Field(default=0, ge=0)
-    crashes: int = Field(default=0, ge=0)
-    fallbacks: int = Field(default=0, ge=0)
-    thumbs_up: int = Field(default=0, ge=0)
-    thumbs_down: int = Field(default=0, ge=0)
-    reverts: int = Field(default=0, ge=0)
+    sessions: Count = 0
+    crashes: Count = 0
+    fallbacks: Count = 0
+    thumbs_up: Count = 0
+    thumbs_down: Count = 0
+    reverts: Count = 0
     """Times that the device went back to an earlier file by itself: failed probes, a crash loop."""
-    latency: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_MS) + 1))
+    latency: list[Count] = Field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_MS) + 1))
     """Answers by latency, one count for each bucket of LATENCY_BOUNDS_MS and one for the rest."""
 
     @model_validator(mode="after")
