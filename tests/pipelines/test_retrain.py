@@ -1,80 +1,12 @@
 """The main job, for real and small: events in, a registered candidate out."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
-
-from pocketloop.contracts.home import Home
+from command_line import SMALL, Fleet
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-
-POCKETLOOP = str(Path(sys.executable).with_name("pocketloop"))
-SMALL = [
-    "--set=data.sources.1.uri=demo://functions?split=train&n=1000",
-    "--set=train.stages.0.sft.epochs=2",
-    "--set=train.stages.0.sft.batch_size=8",
-    "--set=evaluation.sets.0.limit=80",
-    "--set=gates=[]",
-    "--set=safety={}",
-    "--set=label.min_kappa=0.3",
-]
-
-
-class Fleet:
-    """A home of its own, driven through the command line as a person would."""
-
-    def __init__(self, root: Path) -> None:
-        self.home = Home(root)
-        self.environment = {
-            **os.environ,
-            "POCKETLOOP_HOME": str(root),
-            "ZENML_CONFIG_PATH": str(root / "zenml"),
-            "OMP_NUM_THREADS": "1",
-            "COLUMNS": "200",
-        }
-        self.environment.pop("MLFLOW_TRACKING_URI", None)
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [POCKETLOOP, *arguments],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def run(self, *arguments: str, status: int = 0) -> str:
-        process = self.start(*arguments)
-        printed, _ = process.communicate(timeout=1200)
-        assert process.returncode == status, printed
-        return printed
-
-
-@pytest.fixture(scope="module")
-def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    fleet = Fleet(tmp_path_factory.mktemp("home"))
-    fleet.run("data", "demo", "--events", "1600")
-    return fleet
-
-
-@pytest.fixture(scope="module")
-def first_run(fleet: Fleet) -> str:
-    """The main job, killed once in the middle of training and started again."""
-    killed = fleet.start("retrain", "functions", *SMALL)
-    assert killed.stdout is not None
-    for line in killed.stdout:
-        if "▸ train" in line:
-            time.sleep(3)
-            killed.send_signal(signal.SIGKILL)
-            break
-    killed.wait()
-    return fleet.run("retrain", "functions", *SMALL)
 
 
 def test_a_killed_run_is_continued_from_its_last_finished_stage(first_run: str) -> None:

@@ -1,0 +1,28 @@
+"""One home with one trained candidate, for all end-to-end tests of the session."""
+
+import signal
+import time
+
+import pytest
+from command_line import SMALL, Fleet
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    fleet = Fleet(tmp_path_factory.mktemp("home"))
+    fleet.run("data", "demo", "--events", "1600")
+    return fleet
+
+
+@pytest.fixture(scope="session")
+def first_run(fleet: Fleet) -> str:
+    """The main job, killed once in the middle of training and started again."""
+    killed = fleet.start("retrain", "functions", *SMALL)
+    assert killed.stdout is not None
+    for line in killed.stdout:
+        if "▸ train" in line:
+            time.sleep(3)
+            killed.send_signal(signal.SIGKILL)
+            break
+    killed.wait()
+    return fleet.run("retrain", "functions", *SMALL)
