@@ -5,6 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from pocketloop.contracts.files import canonical_json, sha256_text
+
 
 class _Report(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -224,3 +226,11 @@ class ReleaseBundle(_Report):
     sizes: dict[str, int]
     digest: str
     created: datetime
+
+
+def bundle_digest(
+    adapter: str, files: dict[str, str], dataset_digest: str, base_digest: str, decision: GateDecision
+) -> str:
+    """What a reviewer approves, as one sha256: the files (name to sha256), what they were made from, and the verdict."""
+    gates = decision.model_dump(mode="json")
+    return sha256_text(canonical_json([adapter, files, dataset_digest, base_digest, gates]))

@@ -4,9 +4,9 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-from pocketloop.contracts.files import canonical_json, sha256_file, sha256_text, write_json
+from pocketloop.contracts.files import sha256_file, write_json
 from pocketloop.contracts.recipe import Catalogue
-from pocketloop.contracts.reports import ReleaseBundle
+from pocketloop.contracts.reports import ReleaseBundle, bundle_digest
 from pocketloop.evaluation.card import adapter_card
 from pocketloop.evaluation.findings import Findings
 from pocketloop.evaluation.report import write_report
@@ -19,7 +19,8 @@ def write_bundle(
 
     Files: `adapter.gguf` and `probes.json` (from `exported`), `adapter/` (peft, safetensors), `recipe.json`,
     `catalogue.json`, the reports as JSON, `report.html`, `card.md`, and `bundle.json`, which names the digests of what
-    a phone or a later training run uses. The bundle's digest covers those, the dataset and the base; not the time.
+    a phone or a later training run uses. The bundle's digest covers those, the dataset, the base and the gates'
+    decision; not the time.
     """
     recipe = findings.recipe
     shutil.copytree(exported, out, dirs_exist_ok=True)
@@ -38,7 +39,7 @@ def write_bundle(
         base_digest=findings.base.digest,
         files=files,
         sizes={name: (out / name).stat().st_size for name in files},
-        digest=sha256_text(canonical_json([files, findings.release.digest, findings.base.digest])),
+        digest=bundle_digest(recipe.adapter, files, findings.release.digest, findings.base.digest, findings.decision),
         created=created,
     )
     reports = {

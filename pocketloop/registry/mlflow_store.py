@@ -5,7 +5,6 @@
 description the adapter card, and its tags the digests and verdicts. Nothing a person wrote is stored here.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from pocketloop.contracts.errors import RegistryError
+from pocketloop.contracts.errors import RegistryError, ReviewRefused
 from pocketloop.contracts.files import Folder, sha256_file
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.reports import (
@@ -22,10 +21,14 @@ from pocketloop.contracts.reports import (
     GateDecision,
     ReleaseBundle,
     TrainReport,
+    bundle_digest,
 )
+from pocketloop.registry.attest import ATTESTATION, attest
 
 BUNDLE = "bundle"
 CHAMPION = "champion"
+REJECTED = "rejected"
+"""Tag of a candidate that a reviewer turned down; its value is the reason."""
 
 
 class Candidate(BaseModel):
@@ -43,6 +46,8 @@ class Candidate(BaseModel):
     metrics: dict[str, float]
     created: str
     run_id: str
+    rejected: str = ""
+    """Why a reviewer turned it down; empty otherwise."""
 
 
 def released_name(adapter: str) -> str:
@@ -55,13 +60,11 @@ def client(home: Home) -> Any:
     import logging
 
     home.root.mkdir(parents=True, exist_ok=True)
-    os.environ["MLFLOW_TRACKING_URI"] = home.mlflow_uri
     for name in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)  # its first use of a store narrates every migration
     import mlflow
 
-    mlflow.set_tracking_uri(home.mlflow_uri)
-    return mlflow.MlflowClient()
+    return mlflow.MlflowClient(tracking_uri=home.mlflow_uri, registry_uri=home.mlflow_uri)
 
 
 def ensure_experiment(home: Home, name: str) -> str:
@@ -94,13 +97,15 @@ def register_candidate(
     decision: GateDecision,
     release: DatasetRelease,
 ) -> Candidate:
-    """Store the bundle with the run and create a version from it; the same bundle gives the same version again."""
+    """Store the bundle with the run and create a version from it; the same bundle gives the same version again.
+
+    Raises:
+        RegistryError: `bundle` does not carry the digest of `decision` and its files.
+    """
     api = client(home)
-    for name, text in {
-        bundle.adapter: "Candidates: every version was trained, exported and judged by the pipeline.",
-        released_name(bundle.adapter): "Approved adapters: a reviewer promotes a candidate's version into this model.",
-    }.items():
-        _ensure_model(api, name, text)
+    if bundle.digest != _digest(bundle, decision):
+        raise RegistryError(f"the bundle of {bundle.adapter!r} carries a digest that is not its own; write it again")
+    ensure_models(home, bundle.adapter)
     held = api.search_model_versions(f"name = '{bundle.adapter}' and tag.digest = '{bundle.digest}'")
     if held:
         return _describe(held[0])
@@ -112,6 +117,7 @@ def register_candidate(
     tags = {
         "verdict": decision.verdict,
         "digest": bundle.digest,
+        ATTESTATION: attest(home, bundle.adapter, bundle.digest, card),
         "task": bundle.task,
         "base": bundle.base,
         "base_digest": bundle.base_digest,
@@ -174,23 +180,51 @@ def champion(home: Home, adapter: str) -> Candidate | None:
 
 @contextmanager
 def fetch_bundle(home: Home, found: Candidate) -> Iterator[Path]:
-    """The bundle's files in a temporary folder, each checked against its registered digest.
+    """The bundle's files in a temporary folder, checked against the digest in `found`: files, origin and verdict.
 
     Raises:
-        RegistryError: a file was changed since it was registered.
+        ReviewRefused: the bundle is gone, or something in it was changed since it was registered.
     """
     import tempfile
 
-    api = client(home)
+    from mlflow.exceptions import MlflowException
+    from pydantic import ValidationError
+
+    api, name = client(home), f"{found.adapter}@{found.version}"
+    try:
+        present = bool(found.run_id) and bool(api.list_artifacts(found.run_id, BUNDLE))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        present = False
+    if not present:
+        raise ReviewRefused(f"{name}: its files are gone from the store")
     with tempfile.TemporaryDirectory() as target:
         folder = Path(api.download_artifacts(found.run_id, BUNDLE, target))
-        bundle = ReleaseBundle.model_validate_json((folder / "bundle.json").read_text(encoding="utf-8"))
-        if bundle.digest != found.digest:
-            raise RegistryError(f"{found.adapter}@{found.version}: the stored bundle is not the registered one")
-        for name, digest in bundle.files.items():
-            if sha256_file(folder / name) != digest:
-                raise RegistryError(f"{found.adapter}@{found.version}: {name} was changed after registration")
+        try:
+            bundle = ReleaseBundle.model_validate_json((folder / "bundle.json").read_bytes())
+            decision = GateDecision.model_validate_json((folder / "gates.json").read_bytes())
+        except (OSError, ValidationError):
+            raise ReviewRefused(f"{name}: bundle.json or gates.json cannot be read; nothing says what it is") from None
+        for file, digest in bundle.files.items():
+            if not (folder / file).is_file() or sha256_file(folder / file) != digest:
+                raise ReviewRefused(f"{name}: {file} was changed after registration")
+        if not bundle.digest == found.digest == _digest(bundle, decision) or bundle.adapter != found.adapter:
+            raise ReviewRefused(f"{name}: the stored bundle is not the registered one")
         yield folder
+
+
+def ensure_models(home: Home, adapter: str) -> None:
+    """Create the models of an adapter's candidates and of its approved versions, where they are new."""
+    api = client(home)
+    text = "Candidates: every version was trained, exported and judged by the pipeline."
+    _ensure_model(api, adapter, text)
+    text = "Approved adapters: a reviewer promotes a candidate's version into this model."
+    _ensure_model(api, released_name(adapter), text)
+
+
+def _digest(bundle: ReleaseBundle, decision: GateDecision) -> str:
+    return bundle_digest(bundle.adapter, bundle.files, bundle.dataset_digest, bundle.base_digest, decision)
 
 
 def _ensure_model(api: Any, name: str, text: str) -> None:
@@ -220,7 +254,8 @@ def _describe(version: Any) -> Candidate:
         base_digest=tags.get("base_digest", ""),
         metrics={key.removeprefix("metric."): float(v) for key, v in tags.items() if key.startswith("metric.")},
         created=_utc(version.creation_timestamp),
-        run_id=version.run_id,
+        run_id=version.run_id or "",
+        rejected=tags.get(REJECTED, ""),
     )
 
 

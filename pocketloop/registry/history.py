@@ -1,0 +1,93 @@
+"""A version's own page in MLflow as its history: what was decided about it, one dated line each."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from pocketloop.contracts.errors import RegistryError
+from pocketloop.contracts.home import Home
+from pocketloop.contracts.rollout import Rollout
+from pocketloop.registry.mlflow_store import CHAMPION, client, released_name
+
+_HEADING = "## Rollout"
+_MOST_CHARACTERS = 5000
+"""MLflow's column for descriptions; SQLite does not mind more, PostgreSQL and MySQL do."""
+
+
+def split_description(description: str | None) -> tuple[str, list[str]]:
+    """A description as what was written once (a card, a refusal), and the lines of the history below it."""
+    parts = re.split(rf"(?m)^{_HEADING}$", description or "", maxsplit=1)
+    return parts[0].strip(), [line for line in parts[1].splitlines() if line] if len(parts) > 1 else []
+
+
+def join_description(once: str, lines: list[str]) -> str:
+    """The inverse; the oldest lines go first where the whole would not fit into MLflow's column."""
+    room = _MOST_CHARACTERS - len(once) - len(_HEADING) - 4
+    kept: list[str] = []
+    for line in reversed(lines):
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.insert(0, line)
+    return f"{once}\n\n{_HEADING}\n\n" + "\n".join(kept) if kept else once
+
+
+def write_history(
+    home: Home, adapter: str, released: str, line: str, rollout: Rollout | None = None, at: datetime | None = None
+) -> None:
+    """Append a dated line to the page of a released version, and of the candidate that it copies.
+
+    Tags `rollout.state`, `rollout.ppm` and `rollout.decision` of the released version follow `rollout`, the record
+    after that decision. A line that is already the newest is not written again: a watcher may repeat itself.
+
+    Raises:
+        RegistryError: there is no such released version.
+    """
+    api, name = client(home), released_name(adapter)
+    version = _version(api, name, released)
+    stamp = (at or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%d %H:%M")
+    entry = f"- {stamp} UTC: {' '.join(line.split())}"
+    _append(api, version, entry)
+    if rollout is not None:
+        last = rollout.decisions[-1] if rollout.decisions else None
+        tags = {
+            "rollout.state": rollout.state,
+            "rollout.ppm": str(last.ppm_after if last else 0),
+            "rollout.decision": f"{last.action}: {last.why}" if last else "",
+        }
+        set_tags(api, version, tags)
+    source = re.fullmatch(rf"models:/{re.escape(adapter)}/(\d+)", version.source or "")
+    if source:
+        _append(api, _version(api, adapter, source[1]), entry)
+
+
+def set_champion(home: Home, adapter: str, released: str) -> None:
+    """Point alias `champion` at what the fleet's stable channel serves now: later candidates are compared with it."""
+    api, name = client(home), released_name(adapter)
+    _version(api, name, released)
+    api.set_registered_model_alias(name, CHAMPION, released)
+
+
+def set_tags(api: Any, version: Any, tags: dict[str, str]) -> None:
+    """Set the tags of a version that differ."""
+    for key, value in tags.items():
+        if version.tags.get(key, "") != value:
+            api.set_model_version_tag(version.name, version.version, key, value)
+
+
+def _append(api: Any, version: Any, entry: str) -> None:
+    once, lines = split_description(version.description)
+    if lines[-1:] == [entry]:
+        return
+    api.update_model_version(version.name, version.version, join_description(once, [*lines, entry]))
+
+
+def _version(api: Any, name: str, number: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return api.get_model_version(name, number)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise RegistryError(f"{name} has no version {number}") from None
