@@ -68,6 +68,18 @@ def set_champion(home: Home, adapter: str, released: str) -> None:
     api.set_registered_model_alias(name, CHAMPION, released)
 
 
+def clear_champion(home: Home, adapter: str) -> None:
+    """Remove alias `champion`: the stable channel serves no released version, the base alone."""
+    from mlflow.exceptions import MlflowException
+
+    api, name = client(home), released_name(adapter)
+    try:
+        api.delete_registered_model_alias(name, CHAMPION)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
 def set_tags(api: Any, version: Any, tags: dict[str, str]) -> None:
     """Set the tags of a version that differ."""
     for key, value in tags.items():
