@@ -8,12 +8,11 @@ import typer
 
 from pocketloop.cli.console import emit, say
 from pocketloop.cli.recipes import Adapter, Overrides
+from pocketloop.cli.running import Stack, environment, output_of, run_pipeline
 from pocketloop.contracts.errors import GateFailed
-from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_base_config, load_catalogue, load_recipe
 from pocketloop.contracts.recipe import GgufConfig, Recipe
 
-Stack = Annotated[str, typer.Option(help="A stack of stacks/, or the path of a stack file.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the candidate as JSON on the last line.")]
 
 
@@ -46,16 +45,14 @@ def train(adapter: Adapter, overrides: Overrides = None, stack: Stack = "local",
 
 def curate(adapter: Adapter, overrides: Overrides = None, stack: Stack = "local") -> None:
     """Collect, scrub, validate, label and freeze a dataset release, without training."""
-    from pocketloop.cli.running import run_pipeline
-
     recipe = _checked(adapter, overrides)
-    home = _environment()
+    home = environment()
     from pipelines.curate import curate as pipeline
 
     started = time.perf_counter()
     run = run_pipeline(pipeline, stack, recipe=recipe)
     _timing(run, time.perf_counter() - started)
-    say(f"release: {home.releases / str(_output(run, 'release', 'release').digest)}")
+    say(f"release: {home.releases / str(output_of(run, 'release', 'release').digest)}")
 
 
 def prepare_base(
@@ -64,11 +61,9 @@ def prepare_base(
     stack: Stack = "local",
 ) -> None:
     """Fetch or build a base, convert and quantize it once, and record its golden probes and digest."""
-    from pocketloop.cli.running import run_pipeline
-
     config = load_base_config(base)
     gguf = GgufConfig.model_validate({"base": quantization})
-    home = _environment()
+    home = environment()
     from pipelines.prepare_base import prepare_base as pipeline
 
     run_pipeline(pipeline, stack, base=config, gguf=gguf)
@@ -77,7 +72,7 @@ def prepare_base(
 
 def apply(file: Annotated[Path, typer.Argument(help="A stack file.")]) -> None:
     """Bring ZenML in line with a stack file; applying it again changes nothing."""
-    _environment()
+    environment()
     from stacks.apply import apply_stack
 
     for component, what in apply_stack(file).items():
@@ -92,18 +87,8 @@ def _checked(adapter: str, overrides: list[str] | None) -> Recipe:
     return recipe
 
 
-def _environment() -> Home:
-    from pocketloop.cli.running import prepare_environment
-
-    home = Home()
-    prepare_environment(home)
-    return home
-
-
 def _run(name: str, recipe: Recipe, stack: str, as_json: bool) -> None:
-    from pocketloop.cli.running import run_pipeline
-
-    home = _environment()
+    home = environment()
     from pocketloop.registry.mlflow_store import candidate, ensure_experiment
 
     started = time.perf_counter()
@@ -114,7 +99,7 @@ def _run(name: str, recipe: Recipe, stack: str, as_json: bool) -> None:
     else:
         from pipelines.train import train as pipeline
     run = run_pipeline(pipeline, stack, recipe=recipe, base=load_base_config(recipe.base))
-    version = _output(run, "register", "version")
+    version = output_of(run, "register", "version")
     found = candidate(home, recipe.adapter, version)
     _timing(run, time.perf_counter() - started)
     say(f"[bold]{found.adapter}@{found.version}[/bold] is registered, verdict [bold]{found.verdict}[/bold]")
@@ -129,10 +114,6 @@ def _run(name: str, recipe: Recipe, stack: str, as_json: bool) -> None:
             f"{found.adapter}@{found.version} did not pass its gates ({found.verdict}): "
             f"pocketloop review show {found.adapter}@{found.version}"
         )
-
-
-def _output(run: Any, step: str, name: str) -> Any:
-    return run.steps[step].outputs[name][0].load()
 
 
 def _timing(run: Any, wall: float) -> None:

@@ -4,13 +4,18 @@ import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from pocketloop.contracts.home import Home, project_root
 
+Stack = Annotated[str, typer.Option(help="A stack of stacks/, or the path of a stack file.")]
 
-def prepare_environment(home: Home) -> None:
-    """Point ZenML and MLflow at the project's own state; must come before either is imported."""
+
+def environment() -> Home:
+    """The project's home, with ZenML and MLflow pointed at it; must come before either is imported."""
+    home = Home()
     home.root.mkdir(parents=True, exist_ok=True)
     os.environ["POCKETLOOP_HOME"] = str(home.root)
     os.environ["MLFLOW_TRACKING_URI"] = home.mlflow_uri
@@ -19,6 +24,7 @@ def prepare_environment(home: Home) -> None:
     os.environ.setdefault("ZENML_DISABLE_STEP_LOGS_STORAGE", "false")
     os.environ.setdefault("ZENML_ENABLE_RICH_TRACEBACK", "false")
     Path(os.environ["ZENML_CONFIG_PATH"]).mkdir(parents=True, exist_ok=True)
+    return home
 
 
 def run_pipeline(pipeline: Callable[..., Any], stack: str, **parameters: Any) -> Any:
@@ -32,3 +38,8 @@ def run_pipeline(pipeline: Callable[..., Any], stack: str, **parameters: Any) ->
     file = Path(stack) if stack.endswith((".yaml", ".yml")) else project_root() / "stacks" / f"{stack}.yaml"
     apply_stack(file)
     return pipeline(**parameters)
+
+
+def output_of(run: Any, step: str, name: str) -> Any:
+    """A step's output in a finished run."""
+    return run.steps[step].outputs[name][0].load()

@@ -193,6 +193,25 @@ class Rollout(BaseModel):
     decisions: list[Decision] = Field(default_factory=list)
 
 
+class Promotion(_Part):
+    """How far an approved version has come on its way to the fleet.
+
+    `nothing`: no approval waits. `waiting`: for reviewers' signatures, or for a rollout that still runs. `published`:
+    signed and public, not yet served. `started`: served to the first rung.
+    """
+
+    adapter: Name
+    state: Literal["nothing", "waiting", "published", "started"]
+    detail: str
+    version: str = ""
+    released: str = ""
+    digest: Digest | None = None
+    base_digest: Digest | None = None
+    rollout_id: str = ""
+    refused: list[str] = Field(default_factory=list)
+    """Released versions that do not count, each with its reason."""
+
+
 class ExpiryDays(_Part):
     """How long each role's metadata is valid. Short ones are signed again by every `watch`."""
 
