@@ -15,8 +15,8 @@ import requests
 from pocketloop.contracts.delivery import ChannelPolicy
 from pocketloop.contracts.errors import DeviceError
 from pocketloop.contracts.rollout import Decision
-from pocketloop.device.fleet_model import NEW, OLD, Channel, Fleet, moment
-from pocketloop.device.fleet_scenarios import Scenario
+from pocketloop.device.fleet_model import NEW, OLD, Channel, Clock, Fleet
+from pocketloop.device.fleet_scenarios import Expected, Scenario
 
 State = Literal["complete", "rolled_back", "holding"]
 _BATCH = 2000  # reports a request
@@ -28,14 +28,17 @@ class Clients(Protocol):
 
     count: int
 
-    def policy(self, now: datetime) -> ChannelPolicy:
-        """The channel's policy as a client of its own verifies it at this moment."""
+    def policy(self) -> ChannelPolicy:
+        """The channel's policy as a client verifies it now."""
 
-    def sync(self, number: int, now: datetime) -> str | None:
+    def sync(self, number: int) -> str | None:
         """One real sync of this device; returns the sha256 of the file that it then runs."""
 
-    def crash_loop(self, number: int, now: datetime) -> None:
-        """The device crashed until it went back by itself."""
+    def runs(self, number: int) -> str | None:
+        """sha256 of the file that this device runs."""
+
+    def crash_loop(self, number: int) -> None:
+        """The device crashes until it goes back by itself."""
 
 
 class Look(NamedTuple):
@@ -62,8 +65,6 @@ class Outcome(NamedTuple):
     """Devices that hold another file than they should."""
     refused: int
     """Devices that went back by themselves and rightly keep the old file."""
-    real: int
-    """Real clients whose own disk was checked."""
     looks: list[Look]
     reports: int
 
@@ -103,6 +104,7 @@ class Simulation:
         channel: what they hold, and what is rolled out.
         clients: the real ones among them.
         collector: where reports go.
+        clock: set by this simulation, read by everybody else.
         begin: starts the rollout at this moment.
         watch: looks at the telemetry at this moment and decides.
         hours: length of a step: everybody acts, then the watcher looks.
@@ -114,76 +116,89 @@ class Simulation:
         channel: Channel,
         clients: Clients,
         collector: Collector,
+        clock: Clock,
         *,
         begin: Callable[[datetime], object],
         watch: Callable[[datetime], Decision],
         hours: float,
     ) -> None:
-        self.fleet, self.channel, self.clients, self.collector = fleet, channel, clients, collector
+        self.fleet, self.channel, self.clients, self.collector, self.clock = fleet, channel, clients, collector, clock
         self.begin, self.watch, self.hours = begin, watch, hours
-        self.now = 0.0
         self.reports = 0
 
     def run(self, scenario: Scenario, on_look: Callable[[Look], None] = lambda look: None) -> Outcome:
         """Warm up, roll out, and go on until the rollout has ended and every device has what it should have.
 
         Raises:
-            DeviceError: a real client disagrees with the model about what it should run.
+            DeviceError: a real client fails, or disagrees with the model about what it should run.
         """
-        while self.now < scenario.warmup_hours:
+        clock = self.clock
+        while clock.hours < scenario.warmup_hours:
             self._live()
-        started = self.now
-        self.begin(moment(started))
+        started = clock.hours
+        self.begin(clock())
         looks: list[Look] = []
         state: State = "holding"
-        while state == "holding" and self.now - started < scenario.days * 24:
+        while state == "holding" and clock.hours - started < scenario.days * 24:
             policy = self._live()
-            decision = self.watch(moment(self.now))
+            decision = self.watch(clock())
             on_new = int((self.fleet.holds == NEW).sum())
-            looks.append(Look(self.now - started, policy, decision, on_new, self.reports))
+            looks.append(Look(clock.hours - started, policy, decision, on_new, self.reports))
             on_look(looks[-1])
             state = _ENDS.get(decision.action, "holding")
-        decided = self.now - started
-        times = self._settle(state) if state != "holding" else []
-        astray = self._astray(self.clients.policy(moment(self.now)))
+        decided = clock.hours - started
+        times = self._settle() if state != "holding" else []
+        astray = self._astray(self._wanted(self.clients.policy()))
         return Outcome(
             state=state,
             decided_hours=decided,
-            settled_hours=times[-1] - started if times and not astray else None,
+            settled_hours=times[-1] - started if times and not len(astray) else None,
             median_hours=times[len(times) // 2] - started if times else None,
             astray=[self.fleet.ids[number] for number in astray],
             refused=int(self.fleet.refused.sum()),
-            real=self.clients.count,
             looks=looks,
             reports=self.reports,
         )
 
     def _live(self) -> ChannelPolicy:
         """One step of everybody: follow the policy that stands at its beginning, use, report at its end."""
-        before, self.now = self.now, self.now + self.hours
         fleet = self.fleet
-        fleet.leave(before, self.hours)
-        policy = self._follow(before)
-        fleet.use(self.now, self.hours)
-        for number in np.flatnonzero(fleet.refused & (fleet.holds == NEW)):
-            if number < self.clients.count:
-                self.clients.crash_loop(int(number), moment(self.now))
-        self._post(fleet.reporting(self.now), self.now)
-        fleet.leave_loops(self.now)
+        fleet.leave(self.clock.hours, self.hours)
+        policy = self._follow()
+        now = self.clock.hours = self.clock.hours + self.hours
+        fleet.use(now, self.hours)
+        self._post(fleet.reporting(now))
+        for number in self._real(np.flatnonzero(fleet.refused & (fleet.holds == NEW))):
+            self.clients.crash_loop(number)
+        fleet.leave_loops(now)
         return policy
 
-    def _follow(self, now: float) -> ChannelPolicy:
-        """Those whose sync is due take what the policy gives them; what they counted under the other file is posted."""
-        fleet = self.fleet
-        policy = self.clients.policy(moment(now))
+    def _follow(self) -> ChannelPolicy:
+        """Those whose sync is due take what the policy gives them; what they counted with another file is posted."""
+        fleet, now = self.fleet, self.clock.hours
+        policy = self.clients.policy()
         asking = fleet.asking(now)
         wanted = self._wanted(policy)[asking]
         changing = fleet.swaps(asking, wanted)
-        self._post(changing[fleet.counts[changing].any(axis=1)], now)
+        self._post(changing[fleet.counts[changing].any(axis=1)])
         fleet.follow(asking, wanted, policy.generation, now)
-        for number in asking[asking < self.clients.count]:
-            self._check(int(number), self.clients.sync(int(number), moment(now)))
+        for number in self._real(asking):
+            self._check(number, self.clients.sync(number))
         return policy
+
+    def _settle(self) -> list[float]:
+        """Nothing is decided any more: devices sync when they are back. Returns when each that changed did, sorted."""
+        fleet, clock = self.fleet, self.clock
+        limit = clock.hours + 2 * fleet.population.sync_hours + 5 * fleet.population.away_hours
+        wanted = self._wanted(self.clients.policy())
+        times: list[float] = []
+        missing = len(self._astray(wanted))
+        while missing and clock.hours < limit:
+            clock.hours += self.hours
+            self._follow()
+            times += [clock.hours] * (missing - len(self._astray(wanted)))
+            missing = len(self._astray(wanted))
+        return times
 
     def _wanted(self, policy: ChannelPolicy) -> np.ndarray:
         """What the policy gives each device: OLD or NEW."""
@@ -193,6 +208,16 @@ class Simulation:
             return stable
         return np.where(self.fleet.in_canary(policy.salt, policy.canary_ppm), files[policy.canary], stable)
 
+    def _astray(self, wanted: np.ndarray) -> np.ndarray:
+        """Devices that hold another file than they should; those that refused the new one should hold the old one.
+
+        For the real clients, what lies on their disk counts.
+        """
+        holds = self.fleet.holds.copy()
+        for number in range(self.clients.count):
+            holds[number] = NEW if self.clients.runs(number) == self.channel.new else OLD
+        return np.flatnonzero(holds != np.where(self.fleet.refused, OLD, wanted))
+
     def _check(self, number: int, runs: str | None) -> None:
         expected = (self.channel.old, self.channel.new)[self.fleet.holds[number]]
         if runs != expected:
@@ -200,25 +225,30 @@ class Simulation:
                 f"device {self.fleet.ids[number]}: the real client runs {runs}, the simulation expects {expected}"
             )
 
-    def _post(self, which: np.ndarray, now: float) -> None:
-        self.reports += self.collector.post(self.fleet.reports(which, now, self.channel))
+    def _real(self, which: np.ndarray) -> list[int]:
+        return [int(number) for number in which[which < self.clients.count]]
 
-    def _astray(self, policy: ChannelPolicy) -> list[int]:
-        """Devices that hold another file than the policy gives them, but for those that refused it themselves."""
-        wanted = np.where(self.fleet.refused, OLD, self._wanted(policy))
-        return [int(number) for number in np.flatnonzero(self.fleet.holds != wanted)]
+    def _post(self, which: np.ndarray) -> None:
+        self.reports += self.collector.post(self.fleet.reports(which, self.clock.hours, self.channel))
 
-    def _settle(self, state: State) -> list[float]:
-        """Nothing is decided any more: devices sync when they are back. Returns when each that changed did, sorted."""
-        fleet = self.fleet
-        limit = self.now + 2 * fleet.population.sync_hours + 5 * fleet.population.away_hours
-        times: list[float] = []
-        policy = self.clients.policy(moment(self.now))
-        while (missing := len(self._astray(policy))) and self.now < limit:
-            self.now += self.hours
-            policy = self._follow(self.now)
-            times += [self.now] * (missing - len(self._astray(policy)))
-        return times
+
+def judged(expected: Expected, outcome: Outcome) -> list[str]:
+    """What is not as the scenario says it should be; empty when all is."""
+    problems = []
+    last = outcome.looks[-1].decision
+    shown = [evidence for evidence in last.guardrails if evidence.harmful]
+    if outcome.state != expected.state:
+        problems.append(f"the rollout should end {expected}, and is {outcome.state}: {last.reason}")
+    elif expected.state == "rolled_back" and not any(
+        evidence.metric in expected.metrics and expected.segment in ("", evidence.segment) for evidence in shown
+    ):
+        named = ", ".join(filter(None, (f"{e.metric} {e.segment}".strip() for e in shown))) or "nothing"
+        problems.append(f"it should be {expected}, and the evidence shows {named}")
+    if expected.state == "holding" and any(look.decision.action == "widen" for look in outcome.looks):
+        problems.append("it was widened, and should not have been")
+    if outcome.astray:
+        problems.append(f"{len(outcome.astray)} devices hold another file than they should, {outcome.astray[0]} first")
+    return problems
 
 
 _ENDS: dict[str, State] = {"finish": "complete", "roll_back": "rolled_back"}

@@ -24,6 +24,17 @@ OLD, NEW = 0, 1
 """What a device holds: the file that the channel served before the rollout, or the one that is rolled out."""
 
 
+class Clock:
+    """The one clock of a simulation; call it for the time."""
+
+    def __init__(self) -> None:
+        self.hours = 0.0
+
+    def __call__(self) -> datetime:
+        """The simulated time."""
+        return moment(self.hours)
+
+
 class Channel(NamedTuple):
     """The channel under simulation: what it served before, and what is rolled out (sha256 of the adapter files)."""
 
