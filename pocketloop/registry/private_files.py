@@ -14,7 +14,7 @@ def keep_secret(path: Path, make: Callable[[], bytes]) -> bytes:
     """
     if path.is_file():
         return path.read_bytes()
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _private_folder(path.parent)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)  # 0600 by itself
     temporary = Path(name)
     try:
@@ -27,3 +27,9 @@ def keep_secret(path: Path, make: Callable[[], bytes]) -> bytes:
     finally:
         temporary.unlink(missing_ok=True)
     return path.read_bytes()
+
+
+def _private_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        _private_folder(folder.parent)  # `parents=True` would leave those open to everybody
+        folder.mkdir(mode=0o700, exist_ok=True)
