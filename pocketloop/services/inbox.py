@@ -9,6 +9,7 @@ writes a segment twice, which readers do not notice: they count a report id once
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -144,7 +145,7 @@ class Inbox:
 
     def _remember(self, reports: list[TelemetryReport]) -> None:
         self._seen.update(((report.device_id, report.report_id), None) for report in reports)
-        for key in list(self._seen)[: max(0, len(self._seen) - _REMEMBERED)]:
+        for key in list(islice(self._seen, max(0, len(self._seen) - _REMEMBERED))):
             del self._seen[key]
 
 
