@@ -1,57 +1,21 @@
-"""What is registered: `review`, `trace`, and `evaluate` on somebody's own data."""
+"""What is registered: `review` (in a file of its own), `trace`, and `evaluate` on somebody's own data."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pocketloop.cli import review
 from pocketloop.cli.console import AsJson, emit, say, table
+from pocketloop.cli.review import Version
 from pocketloop.contracts.home import Home
-
-Version = Annotated[str, typer.Argument(help="ADAPTER or ADAPTER@VERSION; without a version, the newest.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="Candidates that wait for a reviewer.", no_args_is_help=True)
-    group.command("list", epilog="Example: pocketloop review list --json")(list_candidates)
-    group.command("show", epilog="Example: pocketloop review show functions@2")(show)
-    app.add_typer(group, name="review")
+    review.add_to(app)
     app.command(epilog="Example: pocketloop trace functions@2 --events")(trace)
     app.command(epilog="Example: pocketloop evaluate functions --data mine.jsonl --json")(evaluate)
-
-
-def list_candidates(
-    adapter: Annotated[str | None, typer.Argument(help="One adapter; without it, all.")] = None, as_json: AsJson = False
-) -> None:
-    """List the candidates, newest first, with their verdicts."""
-    from pocketloop.registry.mlflow_store import candidates
-
-    found = candidates(Home(), adapter)
-    if as_json:
-        emit([item.model_dump(mode="json") for item in found])
-        return
-    rows = [
-        [f"{c.adapter}@{c.version}", c.verdict, _metrics(c.metrics), c.dataset_digest[:12], c.created] for c in found
-    ]
-    table("", ["candidate", "verdict", "metrics on held-out data", "dataset", "registered"], rows)
-
-
-def show(version: Version, as_json: AsJson = False) -> None:
-    """Show a candidate's card: scores beside base and champion, gates, safety, files."""
-    from pocketloop.registry.mlflow_store import candidate, fetch_bundle
-
-    adapter, _, number = version.partition("@")
-    found = candidate(Home(), adapter, number or None)
-    if as_json:
-        emit(found)
-        return
-    from rich.markdown import Markdown
-
-    from pocketloop.cli.console import console
-
-    with fetch_bundle(Home(), found) as folder:
-        console().print(Markdown((folder / "card.md").read_text(encoding="utf-8")))
 
 
 def trace(
@@ -115,7 +79,3 @@ def evaluate(
     table(f"{adapter} on {data}", ["metric", ">value", "95 % interval", ">n"], rows)
     if refused:
         say(f"{refused} lines of the file could not be used")
-
-
-def _metrics(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.3f}" for name, value in sorted(metrics.items()))

@@ -119,22 +119,62 @@ def set_up_accounts(home: Home, url: str, trainers: Sequence[str], reviewers: Se
     return done
 
 
+def list_accounts(home: Home, url: str) -> dict[str, list[str]]:
+    """Every account of the server and its roles."""
+    server = _Server(home, url)
+    users = [user["username"] for user in server.get("2.0/mlflow/users/list")["users"]]
+    return {
+        user: [
+            role["name"]
+            for role in server.get("3.0/mlflow/users/roles/list", username=user)["roles"]
+            if role["name"] in (TRAINER, REVIEWER, PIPELINE)
+        ]
+        for user in sorted(users)
+    }
+
+
+def webhook_secret(home: Home) -> str:
+    """What MLflow signs its webhooks with."""
+    return keep_secret(accounts(home) / "webhook.secret", _new_password).decode()
+
+
+def register_webhook(home: Home, url: str, address: str) -> None:
+    """Let MLflow at `url` post to `address` whenever a version is created, signed with `webhook_secret`.
+
+    Raises:
+        RegistryError: MLflow does not answer, or does not let us.
+    """
+    server = _Server(home, url)
+    held = server.get("2.0/mlflow/webhooks", max_results=100).get("webhooks", [])
+    given: dict[str, Any] = {
+        "name": "pocketloop-review",
+        "url": address,
+        "events": [{"entity": "MODEL_VERSION", "action": "CREATED"}],
+        "secret": webhook_secret(home),
+        "status": "ACTIVE",
+    }
+    mine = [webhook["webhook_id"] for webhook in held if webhook["name"] == given["name"]]
+    for webhook in mine:
+        server.post(f"2.0/mlflow/webhooks/{webhook}", method="PATCH", **given)
+    if not mine:
+        server.post("2.0/mlflow/webhooks", **given)
+
+
 def _new_password() -> bytes:
     return secrets.token_urlsafe(24).encode()
 
 
 class _Server:
-    """MLflow's account API, as `admin`."""
+    """What an MLflow server lets only `admin` do."""
 
     def __init__(self, home: Home, url: str) -> None:
         import requests
 
-        stored = password_file(home, ADMIN)
-        if not stored.is_file():
-            raise RegistryError(f"{stored} is absent: run this where `pocketloop ui --hardened` was started first")
         self.url = url.rstrip("/")
         self.session = requests.Session()
-        self.session.auth = (ADMIN, stored.read_text(encoding="utf-8"))
+        self.stored = password_file(home, ADMIN)
+        if self.stored.is_file():  # a server of the local profile asks nobody for a name
+            self.session.auth = (ADMIN, self.stored.read_text(encoding="utf-8"))
 
     def get(self, path: str, **parameters: Any) -> Any:
         return self._ask("GET", path, params=parameters)
@@ -151,7 +191,8 @@ class _Server:
             raise RegistryError(f"{self.url} does not answer ({type(error).__name__}); is MLflow running?") from None
         if answer.status_code in (401, 403, 404):
             raise RegistryError(
-                f"{self.url} answers {answer.status_code} to {path}: it is no hardened server of this project's state"
+                f"{self.url} answers {answer.status_code} to {path}: start it with `pocketloop ui --hardened`, "
+                f"and run this where {self.stored} lies"
             )
         if not answer.ok:
             raise RegistryError(f"{self.url} refuses {path}: {answer.text[:200]}")

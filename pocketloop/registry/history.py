@@ -7,7 +7,7 @@ from typing import Any
 from pocketloop.contracts.errors import RegistryError
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.rollout import Rollout
-from pocketloop.registry.mlflow_store import CHAMPION, client, released_name
+from pocketloop.registry.mlflow_store import CHAMPION, client, released_name, source_of
 
 _HEADING = "## Rollout"
 _MOST_CHARACTERS = 5000
@@ -56,9 +56,9 @@ def write_history(
             "rollout.decision": f"{last.action}: {last.why}" if last else "",
         }
         set_tags(api, version, tags)
-    source = re.fullmatch(rf"models:/{re.escape(adapter)}/(\d+)", version.source or "")
+    source = source_of(adapter, version)
     if source:
-        _append(api, _version(api, adapter, source[1]), entry)
+        _append(api, _version(api, adapter, source), entry)
 
 
 def set_champion(home: Home, adapter: str, released: str) -> None:

@@ -5,6 +5,7 @@
 description the adapter card, and its tags the digests and verdicts. Nothing a person wrote is stored here.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,12 @@ class Candidate(BaseModel):
 def released_name(adapter: str) -> str:
     """The registered model into which a reviewer promotes `adapter`'s candidates."""
     return f"{adapter}.released"
+
+
+def source_of(adapter: str, released: Any) -> str | None:
+    """The candidate's version that a version of `<adapter>.released` says it was copied from."""
+    match = re.fullmatch(rf"models:/{re.escape(adapter)}/(\d+)", released.source or "")
+    return match[1] if match else None
 
 
 def client(home: Home) -> Any:

@@ -5,7 +5,6 @@ only reviewers may write. Its tags and aliases approve nothing: whoever may crea
 is checked again from the files up, and the verdict is written where the reviewer sees it.
 """
 
-import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from pocketloop.registry.mlflow_store import (
     client,
     fetch_bundle,
     released_name,
+    source_of,
 )
 
 _ADAPTER_FILE = "adapter.gguf"
@@ -80,9 +80,8 @@ def review(
     api = client(home)
     bases = prepared_bases(home) if known_bases is None else known_bases
     _show_rejections(home, adapter)
-    versions = api.search_model_versions(f"name = '{released_name(adapter)}'")
     reviewed = []
-    for version in sorted(versions, key=lambda version: int(version.version)):
+    for version in _released(home, adapter):
         found = _review_one(home, adapter, version, revoked, bases)
         _write_verdict(api, version, found)
         reviewed.append(found)
@@ -178,9 +177,40 @@ def rejections(home: Home, adapter: str) -> dict[str, str]:
     return {key.removeprefix(prefix): reason for key, reason in tags.items() if key.startswith(prefix)}
 
 
+def standing(home: Home, adapter: str) -> dict[str, str]:
+    """What reviewers made of each candidate, in words, by version; what nobody has touched yet is left out."""
+    said = {version: f"rejected: {reason}" for version, reason in rejections(home, adapter).items()}
+    for version in _released(home, adapter):
+        source = source_of(adapter, version)
+        if source and source not in said:
+            where = f"{version.name}@{version.version}"
+            reason = version.tags.get("review.reason", "")
+            verdict = version.tags.get("review", "waits to be checked")
+            said[source] = f"{verdict} as {where}" + (f": {reason}" if reason else "")
+    return said
+
+
+def waiting(home: Home) -> list[str]:
+    """Adapters whose newest released version was not checked yet, or was accepted and is in no rollout yet."""
+    models = client(home).search_registered_models(max_results=1000)
+    found = []
+    for adapter in sorted(model.name.removesuffix(".released") for model in models if model.name.endswith(".released")):
+        versions = _released(home, adapter)
+        tags = versions[-1].tags if versions else {"review": "refused"}
+        if "review" not in tags or (tags["review"] == "accepted" and "rollout.state" not in tags):
+            found.append(adapter)
+    return found
+
+
 def prepared_bases(home: Home) -> set[str]:
     """Digests of the bases that are prepared under `home`."""
     return {path.name for path in home.bases.glob("[0-9a-f]*") if (path / "base.gguf").is_file()}
+
+
+def _released(home: Home, adapter: str) -> list[Any]:
+    """The versions of `<adapter>.released`, oldest first."""
+    versions = client(home).search_model_versions(f"name = '{released_name(adapter)}'")
+    return sorted(versions, key=lambda version: int(version.version))
 
 
 class _Rejected(ReviewRefused):
@@ -190,17 +220,17 @@ class _Rejected(ReviewRefused):
 def _review_one(
     home: Home, adapter: str, version: Any, revoked: Collection[str], bases: Collection[str]
 ) -> ReviewedVersion:
-    source = re.fullmatch(rf"models:/{re.escape(adapter)}/(\d+)", version.source or "")
+    source = source_of(adapter, version)
     released = str(version.version)
-    seen: dict[str, Any] = {"adapter": adapter, "released": released, "version": source[1] if source else None}
+    seen: dict[str, Any] = {"adapter": adapter, "released": released, "version": source}
     try:
         if source is None:
             raise ReviewRefused(f"it is no copy of a candidate of {adapter!r}: press *Promote model* on a candidate")
-        if all(found.version != source[1] for found in candidates(home, adapter)):
-            raise ReviewRefused(f"it names {adapter}@{source[1]} as its source, and there is no such candidate")
-        origin, file_digest = check_candidate(home, adapter, source[1], revoked, bases)
+        if all(found.version != source for found in candidates(home, adapter)):
+            raise ReviewRefused(f"it names {adapter}@{source} as its source, and there is no such candidate")
+        origin, file_digest = check_candidate(home, adapter, source, revoked, bases)
         if version.tags.get("digest") != origin.digest:
-            raise ReviewRefused(f"it carries another digest than {adapter}@{source[1]}, which it names as its source")
+            raise ReviewRefused(f"it carries another digest than {adapter}@{source}, which it names as its source")
     except ReviewRefused as error:
         verdict = "rejected" if isinstance(error, _Rejected) else "refused"
         return ReviewedVersion(**seen, verdict=verdict, approval=None, reason=str(error))
