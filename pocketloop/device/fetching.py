@@ -5,6 +5,7 @@ decided here is only when to give up, and how to call it.
 """
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ from pocketloop.device.errors import (
 )
 
 _PIECE = 1 << 16
+_DIGEST = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}")
 _GRACE_SECONDS = 30
 _SLOWEST = 1024
 """Bytes a second below which, after the grace time, a transfer counts as standing still."""
@@ -127,7 +129,7 @@ class Fetcher(FetcherInterface):
         if have > length:
             _discard(part)
             have = 0
-        if have == length:
+        if have == length and part.exists():
             return True
         free = shutil.disk_usage(part.parent).free
         if free < length - have + reserve:
@@ -285,7 +287,8 @@ def _host(url: str) -> str:
 
 
 def _name(url: str) -> str:
-    return "/".join(urlsplit(url).path.split("/")[-2:])
+    """The end of an address for people: digests cut to twelve digits."""
+    return _DIGEST.sub(r"\1", "/".join(urlsplit(url).path.split("/")[-2:]))
 
 
 def _mb(count: int) -> str:

@@ -1,0 +1,508 @@
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from forge import fixed_key
+from world import BASE, NOW, OTHER_BASE, SIZE, World, answer, companion, content, cut, facts, portal, silence
+
+from pocketloop.contracts.delivery import Companion
+from pocketloop.contracts.errors import ModelError
+from pocketloop.device import errors
+from pocketloop.device.explain import explain
+from pocketloop.device.health import healthy, started, take_reverts
+from pocketloop.device.store import Slot, Store
+from pocketloop.device.sync import DeviceConfig, SyncResult, sync, sync_all
+
+
+def slot(device: DeviceConfig, adapter: str = "functions") -> Slot:
+    return Store(device.folder).read().adapters[adapter]
+
+
+def active(device: DeviceConfig, adapter: str = "functions") -> str | None:
+    found = slot(device, adapter).active
+    return found.digest if found else None
+
+
+def files(device: DeviceConfig) -> set[str]:
+    return {path.name for path in (device.folder / "files").glob("*")}
+
+
+def done(device: DeviceConfig, action: str, installed: str | None) -> SyncResult:
+    result = sync(device, "functions")
+    assert (result.action, result.installed) == (action, installed), result.reason
+    return result
+
+
+def test_a_new_device_installs_what_its_channel_serves(world: World) -> None:
+    device = world.device()
+    result = done(device, "installed", world.a)
+    assert Store(device.folder).adapter_path(world.a).read_bytes() == content("first")
+    assert (result.arm, result.wanted, result.generation) == ("stable", world.a, 1)
+
+
+def test_cold_takes_nine_requests_and_warm_two(served: World) -> None:
+    device = served.device()
+    cold = done(device, "installed", served.a)
+    asked = served.meddler.paths()
+    versions = [f"{served.forge.signed(role).version}.{role}" for role in ("snapshot", "targets", "stable", "channels")]
+    assert asked[:6] == ["2.root.json", "timestamp.json", *(f"{name}.json" for name in versions)]
+    assert len(asked) == cold.requests == 9
+    warm = done(device, "unchanged", served.a)
+    assert served.meddler.paths() == ["2.root.json", "timestamp.json"]
+    assert (warm.requests, warm.bytes < 2000) == (2, True)
+
+
+def test_a_folder_works_like_a_server(world: World, served: World) -> None:
+    local = world.device("local", repository=str(world.folder / "cdn"))
+    remote = served.device("remote")
+    assert sync(local, "functions") == sync(remote, "functions")
+
+
+def test_only_devices_in_the_canarys_buckets_take_it(world: World) -> None:
+    world.serve(world.a)
+    devices = [world.device(f"phone-{n}") for n in range(20)]
+    for device in devices:
+        sync(device, "functions")
+    small = world.serve(world.a, world.b, 20)
+    first = {d.device_id for d in devices if sync(d, "functions").installed == world.b}
+    assert first == {d.device_id for d in devices if small.arm(d.device_id) == "canary"}
+    assert 0 < len(first) < 12
+    world.serve(world.a, world.b, 60)
+    second = {d.device_id for d in devices if sync(d, "functions").installed == world.b}
+    assert first < second  # a wider rung takes nobody out
+
+
+def test_a_withdrawn_canary_is_swapped_back_without_a_download(served: World) -> None:
+    device = served.device()
+    done(device, "installed", served.a)
+    served.serve(served.a, served.b, 100)
+    assert done(device, "installed", served.b).arm == "canary"
+    served.serve(served.a)
+    served.meddler.paths()
+    result = done(device, "reverted", served.a)
+    assert not [path for path in served.meddler.paths() if path.endswith(".gguf")]
+    assert result.requests == 5  # root, timestamp, snapshot, channels, policy
+
+
+def test_the_previous_file_is_kept_and_older_ones_go(world: World) -> None:
+    device = world.device()
+    for digest in (world.a, world.b, world.c):
+        world.serve(digest)
+        done(device, "installed", digest)
+    assert files(device) == {f"{digest}.{kind}" for digest in (world.b, world.c) for kind in ("gguf", "json")}
+
+
+def test_a_channel_without_an_adapter_leaves_the_base_alone(world: World) -> None:
+    device = world.device()
+    world.serve(None)
+    done(device, "unchanged", None)
+    world.serve(world.a)
+    done(device, "installed", world.a)
+    world.serve(None)
+    done(device, "removed", None)
+    world.serve(world.a)
+    assert done(device, "reverted", world.a).requests == 5  # it was still here
+
+
+def test_adapters_move_independently_with_metadata_verified_once(served: World) -> None:
+    intent = served.approve("router", adapter="intent")
+    served.serve(intent, adapter="intent", generation=1)
+    device = served.device()
+    results = sync_all(device, ["functions", "intent", "absent"])
+    assert isinstance(results["functions"], SyncResult)
+    assert results["functions"].installed == served.a
+    assert active(device, "intent") == intent
+    assert isinstance(results["absent"], errors.NoChannel)
+    assert served.meddler.paths().count("timestamp.json") == 1
+    served.serve(None, adapter="intent", generation=2)
+    sync_all(device, ["functions", "intent"])
+    assert (active(device), active(device, "intent")) == (served.a, None)
+
+
+def test_a_cut_download_goes_on_where_it_ended(served: World) -> None:
+    device = served.device()
+    served.meddler.on(f"{served.a}.gguf", cut(served.meddler.app, 200_000))
+    with pytest.raises(errors.ConnectionCut, match="ended after 200000 bytes"):
+        sync(device, "functions")
+    assert active(device) is None
+    have = next((device.folder / "files").glob("*.gguf.part")).stat().st_size
+    assert 0 < have <= 200_000
+    served.meddler.rules.clear()
+    served.meddler.asked.clear()
+    result = done(device, "installed", served.a)
+    assert [ranged for path, ranged in served.meddler.asked if path.endswith(".gguf")] == [f"bytes={have}-"]
+    assert result.bytes < SIZE - have + 5000
+
+
+def test_a_beginning_of_another_file_costs_one_more_download_and_nothing_else(served: World) -> None:
+    device = served.device()
+    part = device.folder / "files" / f"{served.a}.gguf.part"
+    part.parent.mkdir(parents=True)
+    for size in (1000, SIZE, SIZE * 2):
+        part.write_bytes(b"x" * size)
+        done(device, "installed", served.a)
+        shutil.rmtree(device.folder)
+        part.parent.mkdir(parents=True)
+
+
+def test_a_server_without_ranges_still_serves(served: World) -> None:
+    device = served.device()
+    part = device.folder / "files" / f"{served.a}.gguf.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(content("first")[:1000])
+    served.meddler.on(".gguf", answer(content("first")))
+    done(device, "installed", served.a)
+
+
+def test_a_part_that_is_a_link_is_not_followed(served: World) -> None:
+    device = served.device()
+    part = device.folder / "files" / f"{served.a}.gguf.part"
+    part.parent.mkdir(parents=True)
+    outside = served.folder / "precious"
+    outside.write_text("mine")
+    part.symlink_to(outside)
+    with pytest.raises(errors.StorageFault):
+        sync(device, "functions")
+    assert outside.read_text() == "mine"
+
+
+NETWORK: list[tuple[str, Callable[[], Any], type[Exception]]] = [
+    ("", portal, errors.CaptivePortal),
+    (".gguf", portal, errors.CaptivePortal),
+    ("timestamp", lambda: answer(b"", 511), errors.CaptivePortal),
+    ("timestamp", lambda: answer(b"", 503), errors.ServerFault),
+    ("2.root", lambda: answer(b"", 500), errors.ServerFault),
+    (".gguf", lambda: answer(b"", 503), errors.ServerFault),
+    ("timestamp", lambda: answer(b"", 404), errors.NotPublished),
+    (".channels.json", lambda: answer(b"", 404), errors.NotPublished),
+    (".gguf", lambda: answer(b"", 404), errors.NotPublished),
+    ("timestamp", lambda: answer(b"", 302, location="file:///etc/passwd"), errors.Unreachable),
+    ("timestamp", lambda: answer(b"", 302, location="/metadata/timestamp.json"), errors.Unreachable),
+    ("timestamp", silence, errors.TimedOut),
+    (".gguf", silence, errors.TimedOut),
+    ("timestamp", lambda: answer(b""), errors.MetadataInvalid),
+    ("timestamp", lambda: answer(b"[" * 10_000), errors.MetadataInvalid),
+]
+
+
+@pytest.mark.parametrize(("fragment", "reply", "error"), NETWORK)
+def test_a_bad_network_has_a_name_changes_nothing_and_passes(
+    served: World, fragment: str, reply: Callable[[], Any], error: type[Exception]
+) -> None:
+    device = served.device(read_s=0.3)
+    done(device, "installed", served.a)
+    served.serve(served.b)
+    served.meddler.on(fragment, reply())
+    with pytest.raises(error):
+        sync(device, "functions")
+    assert active(device) == served.a
+    assert slot(device).last is not None
+    assert slot(device).last.outcome == error.__name__  # type: ignore[union-attr]
+    served.meddler.rules.clear()
+    done(device, "installed", served.b)
+
+
+def test_no_connection_has_a_name(world: World) -> None:
+    with pytest.raises(errors.Unreachable, match="127.0.0.1:9 cannot be reached"):
+        sync(world.device(repository="http://127.0.0.1:9"), "functions")
+
+
+def test_a_full_disk_is_seen_before_the_download(served: World) -> None:
+    device = served.device(reserve=1 << 60)
+    with pytest.raises(errors.LowDisk, match="free some space"):
+        sync(device, "functions")
+    assert not [path for path in served.meddler.paths() if path.endswith(".gguf")]
+    assert active(device) is None
+
+
+def test_a_disk_that_fills_up_meanwhile_leaves_nothing_half(world: World) -> None:
+    device = world.device()
+    done(device, "installed", world.a)
+    world.serve(world.b)
+
+    def limited() -> None:  # writing more than this into one file fails, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (SIZE // 2, SIZE // 2))
+        with pytest.raises(errors.LowDisk):
+            sync(device, "functions")
+
+    assert in_child(limited) == 0
+    assert files(device) == {f"{world.a}.gguf", f"{world.a}.json"}
+    done(device, "installed", world.b)
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Run `work` in a forked process; gives its exit status (99: it raised)."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException:
+            os._exit(99)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_process_killed_at_any_moment_leaves_the_old_file_or_the_new_one(world: World) -> None:
+    fresh = world.device()
+    done(fresh, "installed", world.a)
+    world.serve(world.b)
+    writes = {"open", "os.rename", "os.remove", "os.mkdir", "os.symlink"}
+    survivors = set()
+    for number in range(1, 500):
+        device = world.device("copy")
+        shutil.rmtree(device.folder, ignore_errors=True)
+        shutil.copytree(fresh.folder, device.folder, symlinks=True)
+
+        def killed(number: int = number, device: DeviceConfig = device) -> None:
+            seen = 0
+
+            def count(event: str, _: tuple[Any, ...]) -> None:
+                nonlocal seen
+                seen += event in writes
+                if seen == number:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            sys.addaudithook(count)
+            sync(device, "functions")
+
+        status = in_child(killed)
+        survivors.add(active(device))
+        store = Store(device.folder)
+        assert store.adapter_path(active(device) or "").is_file()
+        assert store.companion(active(device) or "").adapter == "functions"
+        sync(device, "functions")
+        assert active(device) == world.b
+        if status == 0:
+            break
+    assert status == 0
+    assert number > 30
+    assert survivors == {world.a, world.b}
+
+
+def test_a_second_process_is_told_to_wait(world: World) -> None:
+    device = world.device()
+    device.folder.mkdir()
+    with FileLock(device.folder / "sync.lock"), pytest.raises(errors.DeviceBusy, match="sync.lock"):
+        sync(device, "functions")
+    done(device, "installed", world.a)
+
+
+def test_starting_the_app_does_not_wait_for_a_sync(world: World) -> None:
+    device = world.device()
+    done(device, "installed", world.a)
+    with Store(device.folder).syncing():
+        assert started(device.folder, "functions", BASE).installed is not None
+
+
+def test_a_clock_ahead_is_named_and_the_device_keeps_what_it_has(world: World) -> None:
+    device = world.device()
+    done(device, "installed", world.a)
+    ahead = world.device(clock=lambda: NOW + timedelta(days=400))
+    with pytest.raises(errors.MetadataExpired, match=r"clock is ahead, or .*held back.*goes on running"):
+        sync(ahead, "functions")
+    assert active(device) == world.a
+    done(device, "unchanged", world.a)  # the wrong time was not believed
+
+
+def test_a_clock_set_back_cannot_revive_expired_metadata(world: World) -> None:
+    device = world.device(clock=lambda: NOW + timedelta(days=6))
+    done(device, "installed", world.a)
+    result = done(world.device(clock=lambda: NOW - timedelta(days=3000)), "unchanged", world.a)
+    assert "clock is at least 3006 days" in result.reason
+    shorter = world.forge.signed("timestamp")
+    shorter.expires = NOW + timedelta(days=5)
+    world.forge.publish()
+    with pytest.raises(errors.MetadataExpired):
+        sync(world.device(clock=lambda: NOW - timedelta(days=3000)), "functions")
+
+
+def test_no_signed_time_moves_a_devices_clock(world: World) -> None:
+    world.serve(world.a, updated=NOW + timedelta(days=300_000))
+    device = world.device()
+    done(device, "installed", world.a)
+    done(device, "unchanged", world.a)
+
+
+def test_a_file_that_fails_its_probes_is_never_active_and_not_tried_again(served: World) -> None:
+    asked: list[str] = []
+
+    def probe(path: Path, _: Companion) -> int:
+        asked.append(path.stem)
+        assert active(device) == served.a if path.stem == served.b else True
+        return 2 if path.stem == served.b else 1  # one in eight may differ
+
+    device = served.device(probe=probe)
+    done(device, "installed", served.a)
+    served.serve(served.b)
+    result = done(device, "kept", served.a)
+    assert "2 of 8 golden probes fail" in result.reason
+    assert result.reverts == 1
+    assert take_reverts(device.folder, "functions") == 1
+    assert take_reverts(device.folder, "functions") == 0
+    served.meddler.paths()
+    again = done(device, "kept", served.a)
+    assert len(served.meddler.paths()) == 2
+    assert (again.reverts, asked) == (0, [served.a, served.b])
+    assert files(device) == {f"{served.a}.gguf", f"{served.a}.json"}
+
+
+def test_a_canary_that_does_not_work_here_gives_way_to_the_stable_file(world: World) -> None:
+    def probe(path: Path, _: Companion) -> int:
+        if path.stem == world.b:
+            raise ModelError("the file is damaged")
+        return 0
+
+    world.serve(world.a, world.b, 100)
+    device = world.device(probe=probe)
+    result = done(device, "installed", world.a)
+    assert (result.arm, result.wanted) == ("canary", world.b)
+    assert "cannot be run: the file is damaged" in result.reason
+    done(device, "unchanged", world.a)
+
+
+def test_an_adapter_without_probes_cannot_be_proven(world: World) -> None:
+    device = world.device(probe=lambda *_: 0)
+    assert done(device, "installed", world.a)
+    world.forge.add_adapter(content("second"), facts(), companion(probes=0))
+    world.forge.sign("stable")
+    world.serve(world.b)
+    assert "0 of 0 golden probes" in done(device, "kept", world.a).reason
+
+
+def test_the_third_start_that_was_never_healthy_takes_the_previous_file_back(world: World) -> None:
+    device = world.device()
+    for digest in (world.a, world.b):
+        world.serve(digest)
+        done(device, "installed", digest)
+
+    def start() -> tuple[str | None, str | None]:
+        begun = started(device.folder, "functions", BASE)
+        return (begun.installed.digest if begun.installed else None), begun.reverted
+
+    assert [start(), start(), start()] == [(world.b, None), (world.b, None), (world.a, world.b)]
+    assert done(device, "kept", world.a).wanted == world.b  # not again here
+    healthy(device.folder, "functions")
+    assert [start(), start(), start(), start()] == [(world.a, None), (world.a, None), (None, world.a), (None, None)]
+    assert take_reverts(device.folder, "functions") == 2
+
+
+def test_healthy_starts_never_add_up(world: World) -> None:
+    device = world.device()
+    done(device, "installed", world.a)
+    for _ in range(10):
+        assert started(device.folder, "functions", BASE).reverted is None
+        healthy(device.folder, "functions")
+
+
+def test_a_crash_loop_over_a_damaged_file_fetches_it_again(world: World) -> None:
+    device = world.device()
+    done(device, "installed", world.a)
+    Store(device.folder).adapter_path(world.a).write_bytes(b"x" * len(content("first")))
+    assert [started(device.folder, "functions", BASE).reverted for _ in range(3)] == [None, None, world.a]
+    done(device, "installed", world.a)
+    assert Store(device.folder).adapter_path(world.a).read_bytes() == content("first")
+
+
+def test_a_revoked_adapter_goes_even_when_the_policy_still_wants_it(world: World) -> None:
+    device = world.device()
+    for digest in (world.a, world.b):
+        world.serve(digest)
+        done(device, "installed", digest)
+    world.revoke(world.b)
+    with pytest.raises(errors.Revoked, match="it swears"):
+        sync(device, "functions")
+    assert active(device) == world.a
+    world.revoke(world.a)
+    with pytest.raises(errors.Revoked):
+        sync(device, "functions")
+    assert active(device) is None
+    assert files(device) == set()
+
+
+def test_another_base_on_the_phone_empties_the_slot_before_the_network_is_asked(world: World) -> None:
+    device = world.device()
+    done(device, "installed", world.a)
+    moved = world.device(base_digest=OTHER_BASE, repository="http://127.0.0.1:9")
+    with pytest.raises(errors.Unreachable):
+        sync(moved, "functions")
+    assert active(device) is None
+    assert started(device.folder, "functions", OTHER_BASE).installed is None
+
+
+def test_a_damaged_state_file_costs_no_download(served: World) -> None:
+    device = served.device()
+    done(device, "installed", served.a)
+    (device.folder / "state.json").write_text('{"schema": "device/1", "adap')
+    served.meddler.paths()
+    done(device, "installed", served.a)
+    assert not [path for path in served.meddler.paths() if path.endswith(".gguf")]
+
+
+@pytest.mark.parametrize("damage", ["gone", "short", "companion"])
+def test_a_file_damaged_on_the_device_is_fetched_again(world: World, damage: str) -> None:
+    device = world.device()
+    done(device, "installed", world.a)
+    store = Store(device.folder)
+    path = store.companion_path(world.a) if damage == "companion" else store.adapter_path(world.a)
+    path.unlink() if damage == "gone" else path.write_bytes(b"x")
+    done(device, "unchanged" if damage == "companion" else "installed", world.a)
+    assert store.companion(world.a).adapter == "functions"
+    assert store.adapter_path(world.a).read_bytes() == content("first")
+
+
+def test_a_rotated_online_key_no_longer_counts(world: World) -> None:
+    device = world.device()
+    done(device, "installed", world.a)
+    forge = world.forge
+    new, old = fixed_key("online-2"), forge.keys["online"]
+    root, targets = forge.signed("root"), forge.signed("targets")
+    for role in ("snapshot", "timestamp"):
+        root.revoke_key(old.public_key.keyid, role)
+        root.add_key(new.public_key, role)
+    targets.revoke_key(old.public_key.keyid, "channels")
+    targets.add_key(new.public_key, "channels")
+    forge.keys["online"] = new
+    for role in ("root", "targets", "channels"):
+        forge.sign(role)
+    world.serve(world.b)
+    done(device, "installed", world.b)
+    forge.keys["online"] = old
+    world.serve(world.c)
+    with pytest.raises(errors.SignatureMissing):
+        sync(device, "functions")
+    assert active(device) == world.b
+
+
+def test_explain_says_what_runs_and_why(world: World) -> None:
+    device = world.device()
+    assert "never synced" in explain(device.folder, device.device_id, "functions").story[0]
+    world.serve(world.a, world.b, 100)
+    sync(device, "functions")
+    world.serve(world.a, world.b, 100)
+    world.revoke(world.b)
+    with pytest.raises(errors.Revoked):
+        sync(device, "functions")
+    told = explain(device.folder, device.device_id, "functions")
+    story = " ".join(told.story)
+    assert told.active is None
+    for part in ("The base alone runs", "arm 'canary'", "generation 3", "ended with Revoked", "it swears"):
+        assert part in story
+    assert told.bucket is not None
+    assert json.loads(told.model_dump_json())["wanted"] == world.b
+
+
+def test_the_client_imports_nothing_heavy(tmp_path: Path) -> None:
+    heavy = "import sys, pocketloop.device.sync, pocketloop.device.health, pocketloop.device.explain; "
+    check = heavy + "print([m for m in ('torch', 'transformers', 'numpy', 'mlflow', 'llama_cpp') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout == "[]\n"
