@@ -151,10 +151,6 @@ class KeyRing:
         """The public key NAME: somebody handed in NAME.pub, or it is made here."""
         return self.public(name) or self.make(name)
 
-    def names(self) -> list[str]:
-        """Names of the keys whose public part lies here."""
-        return sorted({path.stem for path in self.folder.glob("*.p[eu][mb]") if _NAME.match(path.stem)})
-
     def has(self, key: Key) -> bool:
         """Whether this machine can sign with a key."""
         return key_name(key) in self._addresses() or self._is_here(key)

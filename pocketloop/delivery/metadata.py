@@ -177,7 +177,7 @@ def read_state(
         return known
     timestamp = parse(data, TIMESTAMP)
     unfinished = rotating and before is not None and not check(root.signed, "timestamp", timestamp)
-    online = before if before is not None and unfinished else root
+    online = before if before is not None and unfinished else root  # the root that what is published was signed for
     _demand(online.signed, "timestamp", timestamp, TIMESTAMP)
     if timestamp.signed.version < lowest:
         raise DeliveryError(
@@ -198,7 +198,8 @@ def read_state(
     state = State(root, timestamp, snapshot, **found)
     for role in SNAPSHOTTED:
         if known is None or before is not None or any(state.role(x) is not known.role(x) for x in (TARGETS, role)):
-            _demand(state.delegator(role), role, state.role(role), f"{role}.json")
+            delegator = online.signed if role == TARGETS else state.delegator(role)
+            _demand(delegator, role, state.role(role), f"{role}.json")
     return state
 
 

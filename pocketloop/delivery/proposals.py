@@ -41,6 +41,9 @@ class Signatures(BaseModel):
     """What is missing, in words, one line for each role."""
 
 
+NOTHING_TO_SIGN = Signatures(have=[], need=0, complete=True)
+
+
 class Change(BaseModel):
     """One thing that a proposal changes, as a person reads it before signing."""
 
@@ -107,8 +110,8 @@ class Waiting:
             version = state.role(role).signed.version
             if version != self.base[role]:
                 raise DeliveryError(
-                    f"what waits was made from version {self.base[role]} of {role}, but version {version} is published; "
-                    "discard it (`pocketloop cdn discard`) and propose again"
+                    f"what waits was made from version {self.base[role]} of {role}, but version {version} is published "
+                    "since: discard it (`pocketloop cdn discard`) and propose again"
                 )
 
 
@@ -193,7 +196,7 @@ def added(state: State, stable: Metadata) -> list[TargetFile]:
 def describe(state: State, waiting: Waiting | None) -> Proposal:
     """Compare what waits with what is published: the changes follow from what is signed, and from nothing else."""
     if waiting is None:
-        return Proposal(versions={}, expires={}, changes=[], signatures=Signatures(have=[], need=0, complete=False))
+        return Proposal(versions={}, expires={}, changes=[], signatures=NOTHING_TO_SIGN)
     changes: list[Change] = []
     if stable := waiting.roles.get(STABLE):
         before, after = state.stable.signed.targets, stable.signed.targets
