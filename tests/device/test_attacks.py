@@ -431,12 +431,13 @@ def test_a_repository_with_other_keys(world: World, tmp_path: Path) -> None:
 
 def test_a_root_that_the_old_keys_did_not_sign(world: World) -> None:
     device = installed(world)
+    honest = dict(world.forge.keys)
     world.forge.keys |= {"root-1": fixed_key("thief"), "root-2": fixed_key("thief 2")}
     world.forge.sign("root")
     refused(device, errors.SignatureMissing)
     path = world.forge.path("root")
     path.unlink()
-    world.forge.keys |= {"root-1": fixed_key("root-1"), "root-2": fixed_key("root-2")}
+    world.forge.keys = honest
     world.forge.signed("root").version -= 1
     recovers(world, device, world.b)
 

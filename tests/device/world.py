@@ -1,19 +1,24 @@
 """A small repository, a device or many, and whatever a bad network does in between."""
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from forge import Forge
 
 from pocketloop.contracts.delivery import STABLE, AdapterFacts, ChannelPolicy, Companion, Probe
+from pocketloop.contracts.home import Home
+from pocketloop.contracts.rollout import DeliveryConfig, ExpiryDays
+from pocketloop.delivery.repository import Repository
 from pocketloop.device.sync import DeviceConfig
 from pocketloop.services.cdn import create_app
 
 BASE = "b" * 64
 OTHER_BASE = "d" * 64
 NOW = datetime.now(UTC)
+WEEK = ExpiryDays(root=7, targets=7, stable=7, channels=7, snapshot=7, timestamp=7)
 SIZE = 300_000
 Reply = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -40,14 +45,23 @@ def content(name: str) -> bytes:
 
 
 class World:
+    """A repository made by its publisher with three approved files; what follows is published without its checks."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.forge = Forge.fresh(folder / "cdn", datetime.now(UTC) + timedelta(days=7))
-        self.address = str(folder / "cdn")
-        self.root = (folder / "cdn" / "metadata" / "1.root.json").read_bytes()
+        home = Home(folder)
+        repository = Repository.create(DeliveryConfig(expiry_days=WEEK), home)
+        for name in ("first", "second", "third"):
+            (folder / "adapter.gguf").write_bytes(content(name))
+            repository.propose_adapter(folder / "adapter.gguf", companion(), facts())
+        repository.sign()
+        repository.publish()
+        self.a, self.b, self.c = (sha256(content(name)).hexdigest() for name in ("first", "second", "third"))
+        self.address = str(home.cdn)
+        self.root = repository.root_bytes()
+        self.meddler = Meddler(create_app(home.cdn))
+        self.forge = Forge.of(home)
         self.generation = 0
-        self.meddler = Meddler(create_app(folder / "cdn"))
-        self.a, self.b, self.c = (self.approve(name) for name in ("first", "second", "third"))
         self.serve(self.a)
 
     def approve(self, name: str, adapter: str = "functions", **changes: Any) -> str:
