@@ -42,6 +42,22 @@ class Counts:
         some = self.both_at_risk > 0
         return np.where(some, self.canary_at_risk / np.where(some, self.both_at_risk, 1.0), 0.5)
 
+    def together(self) -> "Counts":
+        """One fleet's counts as strata of a single hour, for what depends on all of them but not on their order."""
+        some = self.both > 0
+        parts = (self.canary, self.both, self.canary_at_risk, self.both_at_risk)
+        return Counts(*(part[some].reshape(-1, 1) for part in parts))
+
+
+def stack(fleets: list[Counts]) -> Counts:
+    """Counts of several fleets, or of parts of one, along a new first axis."""
+    return Counts(
+        np.stack([one.canary for one in fleets]),
+        np.stack([one.both for one in fleets]),
+        np.stack([one.canary_at_risk for one in fleets]),
+        np.stack([one.both_at_risk for one in fleets]),
+    )
+
 
 def log_likelihood(counts: Counts, theta: np.ndarray) -> np.ndarray:
     """Log likelihood of each ratio in `theta` relative to 1, by hour: shape (..., hours, len(theta))."""
