@@ -57,26 +57,26 @@ def healthy(folder: Path, adapter: str) -> None:
             state.adapters[adapter].starts = 0
 
 
-def take_reverts(folder: Path, adapter: str) -> int:
-    """How often the device went back by itself since this was last asked, for telemetry."""
+def take_reverts(folder: Path, adapter: str) -> dict[str, int]:
+    """How often the device gave each file up by itself since this was last asked, by digest, for telemetry."""
     with Store(folder).change() as state:
         slot = state.adapters.get(adapter)
         if slot is None:
-            return 0
-        count, slot.reverts = slot.reverts, 0
-        return count
+            return {}
+        counts, slot.reverts = slot.reverts, {}
+        return counts
 
 
 def _give_up(store: Store, slot: Slot, why: str) -> None:
     """Back to the previous file; the active one is not tried again here, unless it was only damaged."""
     assert slot.active is not None
     path = store.adapter_path(slot.active.digest)
+    slot.count_revert(slot.active.digest)
     if path.is_file() and sha256_file(path) != slot.active.digest:
         path.unlink()
     else:
         slot.mark_bad(slot.active.digest, why)
     slot.active, slot.previous, slot.starts = slot.previous, None, 1
-    slot.reverts += 1
 
 
 def _is_here(store: Store, installed: Installed) -> bool:

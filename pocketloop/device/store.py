@@ -69,9 +69,13 @@ class Slot(_Part):
     arm: Arm = "stable"
     starts: int = 0
     """Starts with the active file since it last proved healthy."""
-    reverts: int = 0
-    """Times that the device went back by itself since telemetry last asked (see `take_reverts`)."""
+    reverts: dict[Digest, int] = Field(default_factory=dict)
+    """Times that the device gave a file up by itself since telemetry last asked (see `take_reverts`)."""
     last: Attempt | None = None
+
+    def count_revert(self, digest: str) -> None:
+        """The device gave this file up by itself."""
+        self.reverts[digest] = self.reverts.get(digest, 0) + 1
 
     def mark_bad(self, digest: str, why: str) -> None:
         """Remember that a digest does not work here; the oldest of many are forgotten."""

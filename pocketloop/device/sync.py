@@ -298,7 +298,7 @@ class _Channel:
         self.failed.append(f"{digest[:12]} does not work on this device: {why}")
         with self._change() as slot:
             slot.mark_bad(digest, why)
-            slot.reverts += 1
+            slot.count_revert(digest)
         return False
 
     def _swap(self, new: Installed | None) -> None:
