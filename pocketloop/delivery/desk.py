@@ -152,7 +152,7 @@ class ReviewDesk:
             if STABLE in waiting.roles:
                 refuse_tricks(state.stable, waiting.roles[STABLE])
             wanted: dict[str, dict[str, Key]] = {}
-            for role, _, delegator in demands(state, waiting):
+            for role, delegator in demands(state, waiting):
                 wanted.setdefault(role, {}).update({key.keyid: key for key in keys_of(delegator, role)})
             keys = {keyid: known for by_id in wanted.values() for keyid, known in by_id.items()}
             if key is None:
@@ -187,7 +187,7 @@ class ReviewDesk:
                 ours = theirs
             elif {role: m.signed for role, m in ours.roles.items()} != {r: m.signed for r, m in theirs.roles.items()}:
                 raise DeliveryError(f"{path}: another proposal waits here; publish or discard it first")
-            for role, _, delegator in demands(state, ours):
+            for role, delegator in demands(state, ours):
                 valid = check(delegator, role, theirs.roles[role]).signed
                 ours.roles[role].signatures.update({keyid: theirs.roles[role].signatures[keyid] for keyid in valid})
             self.staging.write(ours)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from tuf.api.metadata import Metadata, TargetFile
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 from tuf.api.serialization import DeserializationError
 
 from pocketloop.contracts.delivery import STABLE
@@ -215,22 +215,16 @@ def describe(state: State, waiting: Waiting | None) -> Proposal:
     return Proposal(versions=versions, expires=expires, changes=changes, signatures=signatures(state, waiting))
 
 
-def demands(state: State, waiting: Waiting) -> list[tuple[str, str, Any]]:
-    """Everybody who must be satisfied with what waits: (role, who demands it, their metadata).
+def demands(state: State, waiting: Waiting) -> list[tuple[str, Root | Targets]]:
+    """Everybody who must be satisfied with what waits: the role, and the metadata that demands signatures of it.
 
     Devices that have the old root read new targets while they fetch the new root, so both must accept them.
     """
-    roots = [("the published root", state.root.signed)]
+    roots = [state.root.signed]
     if new_root := waiting.roles.get(ROOT):
-        roots.append(("the new root", new_root.signed))
-    found: list[tuple[str, str, Any]] = []
-    for role in waiting.roles:
-        if role == STABLE:
-            targets = waiting.roles.get(TARGETS, state.targets)
-            found.append((role, "targets", targets.signed))
-        else:
-            found += [(role, name, root) for name, root in roots]
-    return found
+        roots.append(new_root.signed)
+    targets = waiting.roles.get(TARGETS, state.targets).signed
+    return [(role, who) for role in waiting.roles for who in ([targets] if role == STABLE else roots)]
 
 
 def signatures(state: State, waiting: Waiting) -> Signatures:
@@ -238,13 +232,14 @@ def signatures(state: State, waiting: Waiting) -> Signatures:
     have: set[str] = set()
     missing: list[str] = []
     need = 0
-    for role, who, delegator in demands(state, waiting):
+    for role, delegator in demands(state, waiting):
         result = check(delegator, role, waiting.roles[role])
         have |= {key_name(key) for key in result.signed.values()}
         need = max(need, result.threshold)
         if not result:
             others = ", ".join(sorted(key_name(key) for key in result.unsigned.values()))
-            missing.append(f"{role}: {len(result.signed)} of {result.threshold} signatures ({who}); can sign: {others}")
+            line = f"{role}: {len(result.signed)} of {result.threshold} signatures; can sign: {others}"
+            missing += [line] if line not in missing else []
     return Signatures(have=sorted(have), need=need, complete=not missing, missing=missing)
 
 
