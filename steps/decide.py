@@ -1,0 +1,32 @@
+"""Decide: one look at what the fleet reported; widen, hold or roll back every running rollout."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from zenml import step
+
+from pocketloop.contracts.home import Home
+from pocketloop.contracts.loading import load_delivery
+from pocketloop.contracts.rollout import Rollout
+from steps.stage import stage
+
+
+@step(enable_cache=False)
+def decide(adapter: str, as_of: str) -> Annotated[list[Rollout], "rollouts"]:
+    """The rollouts that were looked at, each with its newest decision and evidence last; already in force.
+
+    `as_of` (RFC 3339) looks as of another moment than now: for simulated fleets and replays.
+    """
+    from pocketloop.delivery.repository import Repository
+    from pocketloop.delivery.rollouts import RolloutStore, watch_once
+
+    with stage("decide") as this:
+        home = Home()
+        store, repository = RolloutStore(home.rollouts), Repository.open(load_delivery(), home)
+        running = [r for r in store.all() if r.state == "running" and adapter in ("", r.adapter)]
+        now = datetime.fromisoformat(as_of) if as_of else datetime.now(UTC)
+        for rollout in running:
+            decision = watch_once(repository, store, rollout, home.telemetry, now)
+            print(f"  {rollout.adapter}@{rollout.version}: {decision.action}, {decision.reason}", flush=True)
+        this.done(f"{len(running)} running rollouts", **{r.rollout_id: r.decisions[-1].action for r in running})
+        return running
