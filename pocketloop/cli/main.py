@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from pocketloop.cli import data, new, pipelines, recipes, registry, ui
+from pocketloop.cli import cdn, collector, data, delivery, device, fleet, new, pipelines, recipes, registry, review, ui
 from pocketloop.cli.console import complain
 from pocketloop.contracts.errors import PocketloopError
 
@@ -25,6 +25,12 @@ recipes.add_to(app)
 data.add_to(app)
 new.add_to(app)
 registry.add_to(app)
+review.add_to(app)
+delivery.add_to(app)
+cdn.add_to(app)
+collector.add_to(app)
+device.add_to(app)
+fleet.add_to(app)
 ui.add_to(app)
 
 
