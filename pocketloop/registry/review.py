@@ -179,15 +179,13 @@ def rejections(home: Home, adapter: str) -> dict[str, str]:
 
 def standing(home: Home, adapter: str) -> dict[str, str]:
     """What reviewers made of each candidate, in words, by version; what nobody has touched yet is left out."""
-    said = {version: f"rejected: {reason}" for version, reason in rejections(home, adapter).items()}
+    said: dict[str, str] = {}
     for version in _released(home, adapter):
         source = source_of(adapter, version)
-        if source and source not in said:
-            where = f"{version.name}@{version.version}"
-            reason = version.tags.get("review.reason", "")
-            verdict = version.tags.get("review", "waits to be checked")
-            said[source] = f"{verdict} as {where}" + (f": {reason}" if reason else "")
-    return said
+        if source and not said.get(source, "").startswith("accepted"):
+            verdict, reason = version.tags.get("review", "waits to be checked"), version.tags.get("review.reason", "")
+            said[source] = f"{verdict} as {version.name}@{version.version}" + (f": {reason}" if reason else "")
+    return said | {version: f"rejected: {reason}" for version, reason in rejections(home, adapter).items()}
 
 
 def waiting(home: Home) -> list[str]:

@@ -120,11 +120,13 @@ class Audit:
         self.path = path
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Pass a request on, and write its line once the answer is known."""
+        """Pass a request on; its line is written before the end of the answer is sent."""
         if scope["type"] != "http" or not _changes(scope["method"], scope["path"]):
             await self.app(scope, receive, send)
             return
         asked, answered, status = bytearray(), bytearray(), 500
+        # The newest part of the answer waits: with its length known, a client has it all before the empty last part.
+        held: list[Message] = []
 
         async def listen() -> Message:
             message = await receive()
@@ -135,14 +137,18 @@ class Audit:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-            else:
-                _keep(answered, message)
-            await send(message)
+            _keep(answered, message)
+            if message.get("more_body", True):
+                while held:
+                    await send(held.pop(0))
+            held.append(message)
 
         try:
             await self.app(scope, listen, speak)
         finally:
             self._write(scope, _json(asked), _json(answered), status)
+            for last in held:
+                await send(last)
 
     def _write(self, scope: Message, asked: dict[str, Any], answered: dict[str, Any], status: int) -> None:
         made = answered.get("model_version")
