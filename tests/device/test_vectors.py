@@ -1,4 +1,5 @@
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import pytest
 from vectors import FOLDER, build
 
 from pocketloop.contracts.delivery import ChannelPolicy, bucket
+from pocketloop.device import errors
 from pocketloop.device.errors import DeviceError
 from pocketloop.device.store import Store
 from pocketloop.device.sync import DeviceConfig, sync
@@ -59,3 +61,13 @@ def outcome(folder: Path, story: dict[str, Any], case: dict[str, Any]) -> tuple[
         word = type(error).__name__
     active = Store(device.folder).read().adapters[story["adapter"]].active
     return word, active.digest if active else None
+
+
+def test_the_protocols_table_names_every_error_and_whether_to_try_again() -> None:
+    text = (FOLDER.parent / "device-protocol.md").read_text(encoding="utf-8")
+    table = dict(re.findall(r"^\| `(\w+)` \| [^|]+ \| (yes|no) \|$", text, re.MULTILINE))
+    bases = {"DeviceError", "NetworkFault", "Refused"}
+    known = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and name not in bases}
+    assert table == {
+        name: "yes" if kind.retry else "no" for name, kind in known.items() if issubclass(kind, DeviceError)
+    }
