@@ -22,7 +22,7 @@ from pocketloop.models.llama_cpp import LlamaCppGenerator
 from pocketloop.models.llama_runtime import library
 
 OnText = Callable[[str | None], None]
-"""Takes each new piece of an answer; `None` takes back everything that was said so far."""
+"""Takes each new piece of an answer; `None` takes back all of them: what follows is told from the beginning."""
 PROBED_TOKENS = 8
 """Leading tokens of a golden probe that must be the same: further on, another processor's rounding may add up."""
 _HELD = 4  # adapters that stay loaded
@@ -257,6 +257,8 @@ class _Speaker(LlamaCppGenerator):
 
     def _load(self, file: Path) -> Any:
         """Load and check an adapter file beside those that are loaded."""
+        if self._model is None:
+            raise ModelError(f"{self.base.name} has been closed")
         current, self._adapter = self._adapter, None  # or it would be freed
         try:
             self.set_adapter(file)
