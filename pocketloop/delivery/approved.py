@@ -10,7 +10,7 @@ from pocketloop.contracts.errors import DeliveryError
 
 REVOKED = "revoked"
 """Field of stable's signed metadata: `{digest: reason}` of what may never be served again."""
-_PATH = re.compile(rf"^{STABLE}/([a-z][a-z0-9_-]{{0,62}})/([0-9a-f]{{64}})\.(gguf|json)$")
+_PATH = re.compile(rf"{STABLE}/([a-z][a-z0-9_-]{{0,62}})/([0-9a-f]{{64}})\.(gguf|json)")
 _BASE = "base"
 
 
@@ -63,7 +63,7 @@ def refuse_tricks(published: Metadata, proposed: Metadata) -> None:
 
 
 def _check(path: str, target: TargetFile) -> None:
-    found = _PATH.match(path)
+    found = _PATH.fullmatch(path)
     if found is None:
         raise DeliveryError(f"{path!r} is no name of an adapter, a companion or a base")
     folder, _, kind = found.groups()

@@ -39,7 +39,7 @@ from pocketloop.contracts.errors import DeliveryError
 from pocketloop.contracts.files import atomic_file
 
 _NAME_FIELD = "x-pocketloop-name"
-_NAME = re.compile(r"^(root|reviewer|online)(?:-([1-9][0-9]{0,5}))?$")
+_NAME = re.compile(r"(root|reviewer|online)(?:-([1-9][0-9]{0,5}))?")
 _COMMAND_SECONDS = 300
 
 
@@ -95,7 +95,7 @@ def key_name(key: Key) -> str:
 
 def next_name(kind: str, taken: Iterable[str]) -> str:
     """A name for another key of this kind (`root`, `reviewer`, `online`) that nothing had before."""
-    numbers = [int(found[2] or 1) for name in taken if (found := _NAME.match(name)) and found[1] == kind]
+    numbers = [int(found[2] or 1) for name in taken if (found := _NAME.fullmatch(name)) and found[1] == kind]
     return f"{kind}-{max(numbers, default=0) + 1}"
 
 
@@ -105,7 +105,7 @@ def kind_of(name: str) -> str:
     Raises:
         DeliveryError: no key can have this name.
     """
-    found = _NAME.match(name)
+    found = _NAME.fullmatch(name)
     if found is None:
         raise DeliveryError(f"{name!r} is no name of a key: expected root-N, reviewer-N or online-N")
     return found[1]
@@ -197,7 +197,9 @@ class KeyRing:
     def _is_here(self, key: Key) -> bool:
         path = self._pem(key)
         return (
-            _NAME.match(path.stem) is not None and path.exists() and _load_private(path).public_key.keyid == key.keyid
+            _NAME.fullmatch(path.stem) is not None
+            and path.exists()
+            and _load_private(path).public_key.keyid == key.keyid
         )
 
     def _addresses(self) -> dict[str, str]:

@@ -8,7 +8,7 @@ their name (consistent snapshots), so that a device in the middle of a sync fini
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from securesystemslib.signer import Key, Signer
 from tuf.api.exceptions import LengthOrHashMismatchError
@@ -81,8 +81,8 @@ def sign(metadata: Metadata, signers: Iterable[Signer]) -> None:
 
 
 def expiry(role: str, days: ExpiryDays, now: datetime) -> datetime:
-    """When metadata of `role` that is signed `now` expires."""
-    return now + lifetime(role, days)
+    """When metadata of `role` that is signed `now` (aware) expires, in UTC."""
+    return now.astimezone(UTC) + lifetime(role, days)
 
 
 def lifetime(role: str, days: ExpiryDays) -> timedelta:

@@ -115,9 +115,9 @@ class Storage:
     def _explained(self, verb: str, name: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError:
-            raise
         except self._errors as error:
+            if isinstance(error, FileNotFoundError) and verb != "write":
+                raise
             raise DeliveryError(f"{self.address}: cannot {verb} {name}: {error}") from error
 
     def _path(self, name: str) -> str:
