@@ -55,5 +55,5 @@ def write_bundle(
     for name, report in reports.items():
         write_json(out / f"{name}.json", report)
     write_report(out / "report.html", findings)
-    (out / "card.md").write_text(adapter_card(findings), encoding="utf-8")
+    (out / "card.md").write_text(adapter_card(findings, bundle.digest), encoding="utf-8")
     return bundle

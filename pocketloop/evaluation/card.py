@@ -1,13 +1,17 @@
 """The adapter card: what a reviewer reads on the version's page in MLflow before pressing the button."""
 
-from pocketloop.contracts.reports import Estimate, GateDecision, ParityReport, SafetyReport, SetResult
+from pocketloop.contracts.reports import Estimate, GateDecision, SafetyReport, SetResult
+from pocketloop.contracts.rollout import RolloutPlan
 from pocketloop.evaluation.findings import MODELS, Findings
 
 _SIGNS = {"pass": "✓ pass", "fail": "✗ fail", "inconclusive": "? inconclusive"}
 
 
-def adapter_card(findings: Findings) -> str:
-    """Markdown (the tables of GitHub's dialect, which MLflow renders) without any user's words."""
+def adapter_card(findings: Findings, digest: str) -> str:
+    """Markdown (the tables of GitHub's dialect, which MLflow renders) without any user's words.
+
+    `digest` is the bundle's: what an approval covers.
+    """
     recipe = findings.recipe
     parts = [
         f"# {recipe.adapter}: {_SIGNS[findings.decision.verdict]}",
@@ -21,25 +25,26 @@ def adapter_card(findings: Findings) -> str:
         _gates(findings.decision),
         "## Safety",
         _safety(findings.safety),
-        "## Parity of the exported files",
-        _parity(findings.parity),
+        "## Exports",
+        _exports(findings),
+        f"An approval covers bundle `{digest}`: these files, the data, the base and the gates' decision.",
+        *(["## Rollout plan", _plan(findings.rollout)] if findings.rollout else []),
         "## Data",
         _data(findings),
-        "## Files",
-        _files(findings),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _how_to_approve(adapter: str, decision: GateDecision) -> str:
-    if decision.verdict == "fail":
-        return f"**Do not promote this version**: it failed {_count(decision, 'fail')} of {len(decision.gates)} gates."
-    caution = ""
-    if decision.verdict == "inconclusive":
-        caution = (
-            f"{_count(decision, 'inconclusive')} of {len(decision.gates)} gates could not be decided: weigh them. "
-        )
-    return f"{caution}**To approve**, press *Promote model* on this page and choose `{adapter}.released`."
+    if decision.verdict == "pass":
+        return f"**To approve**, press *Promote model* on this page and choose `{adapter}.released`."
+    share = f"{_count(decision, decision.verdict)} of {len(decision.gates)} gates"
+    why = (
+        f"it failed {share}; a copy of it is refused"
+        if decision.verdict == "fail"
+        else f"{share} could not be decided, and only a pass can be approved"
+    )
+    return f"**Do not promote this version**: {why}."
 
 
 def _count(decision: GateDecision, verdict: str) -> int:
@@ -92,20 +97,50 @@ def _safety(safety: SafetyReport) -> str:
     return _table(["check", "verdict", "observed", "bound", "n", "detail"], rows)
 
 
-def _parity(parity: ParityReport) -> str:
+def _exports(findings: Findings) -> str:
+    """One row for each base file that the exported adapter was run on; parity is with transformers."""
+    size = findings.sizes.get("adapter.gguf")
     rows = [
         [
-            result.name,
+            "GGUF LoRA",
+            findings.recipe.export.gguf.adapter,
+            f"{findings.base.base} {result.name}",
+            "–" if size is None else f"{size / 1e6:,.2f} MB",
             _SIGNS["pass" if result.passed else "fail"],
             f"{result.top1:.4f}",
             f"{result.kl:.2g}",
             "equal" if result.token_ids_equal else "different",
             f"{result.tokens:,}",
         ]
-        for result in parity.results
+        for result in findings.parity.results
     ]
-    table = _table(["files", "verdict", "same best token", "KL (nats)", "token ids", "tokens"], rows)
-    return f"{table}\n\nThe adapter moves the base's predictions by {parity.adapter_effect:.3g} nats on average."
+    header = [
+        "format",
+        "quantization",
+        "on base",
+        "size",
+        "parity",
+        "same best token",
+        "KL (nats)",
+        "token ids",
+        "tokens",
+    ]
+    effect = f"The adapter moves the base's predictions by {findings.parity.adapter_effect:.3g} nats on average."
+    return f"{_table(header, rows)}\n\n{effect}"
+
+
+def _plan(plan: RolloutPlan) -> str:
+    rows = [
+        [f"{rung.percent:g} %", "not in time" if rung.days is None else f"{rung.days:.1f}", rung.limited_by]
+        for rung in plan.rungs
+    ]
+    total = (
+        "it cannot reach everybody: a rung takes longer than the ladder allows"
+        if plan.days is None
+        else f"{plan.days:.1f} days to everybody, if it is as good as what it replaces"
+    )
+    said = f"Ladder `{plan.ladder}`, {plan.daily_devices:,} active devices a day ({plan.source}): {total}."
+    return f"{said}\n\n{_table(['rung', 'expected days', 'limited by'], rows)}"
 
 
 def _data(findings: Findings) -> str:
@@ -120,11 +155,6 @@ def _data(findings: Findings) -> str:
         f"- recipe `{findings.recipe.digest[:16]}`, base `{findings.base.digest[:16]}`",
     ]
     return "\n".join(lines)
-
-
-def _files(findings: Findings) -> str:
-    rows = [[f"`{name}`", f"{size / 1e6:,.2f} MB"] for name, size in sorted(findings.sizes.items())]
-    return _table(["file", "size"], rows)
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

@@ -14,6 +14,7 @@ from pocketloop.contracts.reports import (
     SetResult,
     TrainReport,
 )
+from pocketloop.contracts.rollout import RolloutPlan
 from pocketloop.evaluation.suite import Outcomes
 from pocketloop.tasks.tasks import TaskSpec
 
@@ -44,6 +45,8 @@ class Findings:
     sizes: Mapping[str, int]
     outcomes: Outcomes = field(default_factory=dict)
     champion: str = ""
+    rollout: RolloutPlan | None = None
+    """What the recipe's ladder means for this fleet; `None` where its size is unknown."""
 
     @property
     def sets(self) -> dict[str, list[SetResult]]:

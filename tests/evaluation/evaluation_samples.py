@@ -89,11 +89,11 @@ def sample_findings(n: int = 800, **changes: Any) -> Findings:
     parity = ParityReport(
         results=[
             ParityResult(
-                name="F16 base + adapter", tokens=6120, token_ids_equal=True, top1=0.9997, kl=2.1e-6,
+                name="F16", tokens=6120, token_ids_equal=True, top1=0.9997, kl=2.1e-6,
                 max_logit_difference=0.0041, passed=True,
             ),
             ParityResult(
-                name="Q4_K_M base + adapter", tokens=6120, token_ids_equal=True, top1=0.9712, kl=8.4e-3,
+                name="Q4_K_M", tokens=6120, token_ids_equal=True, top1=0.9712, kl=8.4e-3,
                 max_logit_difference=1.92, passed=True,
             ),
         ],

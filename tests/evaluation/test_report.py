@@ -4,11 +4,13 @@ from pathlib import Path
 from evaluation_samples import FUNCTIONS, sample_findings
 
 from pocketloop.contracts.reports import GateDecision, GateResult
+from pocketloop.contracts.rollout import PlannedRung, RolloutPlan
 from pocketloop.evaluation.card import adapter_card
 from pocketloop.evaluation.findings import class_rows
 from pocketloop.evaluation.report import render_report, write_report
 from pocketloop.evaluation.statistics import estimate
 
+DIGEST = "0123456789abcdef" * 4
 VOID = {"meta", "link", "br", "img", "input"}
 
 
@@ -81,7 +83,7 @@ def test_classes_are_listed_worst_first_with_their_most_frequent_mistake() -> No
 
 
 def test_the_card_shows_scores_beside_champion_and_base_and_says_how_to_approve() -> None:
-    card = adapter_card(sample_findings())
+    card = adapter_card(sample_findings(), DIGEST)
     assert "| metric | adapter | champion (version 3) | base | transformers |" in card
     assert "press *Promote model* on this page and choose `functions.released`" in card
     assert "n = 800" in card
@@ -97,17 +99,53 @@ def test_a_model_that_was_measured_on_fewer_items_is_shown_with_its_own_number()
         else result
         for result in evaluation.results
     ]
-    card = adapter_card(sample_findings(140, evaluation=evaluation.model_copy(update={"results": results})))
+    card = adapter_card(sample_findings(140, evaluation=evaluation.model_copy(update={"results": results})), DIGEST)
     assert "n = 140" in card
     assert "| transformers (first 40) |" in card
 
 
 def test_the_card_of_a_failed_candidate_says_not_to_promote_it() -> None:
     gate = GateResult(gate="a | b", verdict="fail", observed=0.1, n=5, detail="below the floor")
-    card = adapter_card(sample_findings(28, decision=GateDecision(verdict="fail", gates=[gate])))
-    assert "**Do not promote this version**: it failed 1 of 1 gates." in card
+    card = adapter_card(sample_findings(28, decision=GateDecision(verdict="fail", gates=[gate])), DIGEST)
+    assert "**Do not promote this version**: it failed 1 of 1 gates; a copy of it is refused." in card
     assert "To approve" not in card
     assert "a \\| b" in card
+
+
+def test_an_inconclusive_candidate_cannot_be_approved_and_its_card_says_so() -> None:
+    gates = [
+        GateResult(gate="exact", verdict="inconclusive", observed=0.8, n=40, detail="too few"),
+        GateResult(gate="name", verdict="pass", observed=0.9, n=40, detail="0.90"),
+    ]
+    decision = GateDecision(verdict="inconclusive", gates=gates)
+    card = adapter_card(sample_findings(28, decision=decision), DIGEST)
+    assert (
+        "**Do not promote this version**: 1 of 2 gates could not be decided, and only a pass can be approved." in card
+    )
+    assert "To approve" not in card
+
+
+def test_the_card_names_every_export_and_what_an_approval_covers() -> None:
+    card = adapter_card(sample_findings(28), DIGEST)
+    assert "| GGUF LoRA | F16 | tiny F16 | 1.63 MB | ✓ pass | 0.9997 |" in card
+    assert f"An approval covers bundle `{DIGEST}`" in card
+
+
+def test_the_card_shows_the_rollout_plan_for_this_fleet() -> None:
+    rungs = [
+        PlannedRung(percent=1, days=1.0, limited_by="hold"),
+        PlannedRung(percent=100, days=6.25, limited_by="crashes"),
+    ]
+    plan = RolloutPlan(ladder="standard", daily_devices=20_000, source="telemetry of 28 days", rungs=rungs)
+    card = adapter_card(sample_findings(28, rollout=plan), DIGEST)
+    assert "Ladder `standard`, 20,000 active devices a day (telemetry of 28 days): 7.2 days to everybody" in card
+    assert "| 1 % | 1.0 | hold |\n| 100 % | 6.2 | crashes |" in card
+    assert all(len(set(map(cells, table))) == 1 for table in tables(card))
+    stalled = plan.model_copy(update={"rungs": [rungs[0], rungs[1].model_copy(update={"days": None})]})
+    card = adapter_card(sample_findings(28, rollout=stalled), DIGEST)
+    assert "it cannot reach everybody" in card
+    assert "| 100 % | not in time | crashes |" in card
+    assert "Rollout plan" not in adapter_card(sample_findings(28), DIGEST)
 
 
 def confused(label: str):  # type: ignore[no-untyped-def]
