@@ -236,19 +236,25 @@ def judged(expected: Expected, outcome: Outcome) -> list[str]:
     """What is not as the scenario says it should be; empty when all is."""
     problems = []
     last = outcome.looks[-1].decision
-    shown = [evidence for evidence in last.guardrails if evidence.harmful]
     if outcome.state != expected.state:
         problems.append(f"the rollout should end {expected}, and is {outcome.state}: {last.reason}")
-    elif expected.state == "rolled_back" and not any(
-        evidence.metric in expected.metrics and expected.segment in ("", evidence.segment) for evidence in shown
-    ):
-        named = ", ".join(filter(None, (f"{e.metric} {e.segment}".strip() for e in shown))) or "nothing"
+    elif expected.state == "rolled_back" and not any(_shows(last, metric, expected) for metric in expected.metrics):
+        named = ", ".join(f"{e.metric} {e.segment}".strip() for e in last.guardrails if e.harmful) or last.reason
         problems.append(f"it should be {expected}, and the evidence shows {named}")
     if expected.state == "holding" and any(look.decision.action == "widen" for look in outcome.looks):
         problems.append("it was widened, and should not have been")
     if outcome.astray:
         problems.append(f"{len(outcome.astray)} devices hold another file than they should, {outcome.astray[0]} first")
     return problems
+
+
+def _shows(decision: Decision, metric: str, expected: Expected) -> bool:
+    """Whether the evidence shows harm by `metric`, and its worst segment is the expected one, if one is expected."""
+    found = [evidence for evidence in decision.guardrails if evidence.metric == metric]
+    segments = [evidence for evidence in found if evidence.segment]
+    worst = max(segments, key=lambda one: one.log_e_harm, default=None)
+    harmful = any(evidence.harmful for evidence in found)
+    return harmful and (not expected.segment or (worst is not None and worst.segment == expected.segment))
 
 
 _ENDS: dict[str, State] = {"finish": "complete", "roll_back": "rolled_back"}

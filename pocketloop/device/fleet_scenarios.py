@@ -42,18 +42,18 @@ class Population(_Part):
     """Gamma shape over devices: the smaller, the fewer devices cause most crashes."""
     fallbacks: Share = 0.15
     """Share of sessions; beta over devices, as are the two below."""
-    rated: Share = 0.2
+    rated: Share = 0.3
     """Share of sessions that get a thumb."""
-    thumbs_down: Share = 0.15
+    thumbs_down: Share = 0.2
     """Share of thumbs that point down."""
-    concentration: float = Field(default=5, gt=0)
+    concentration: float = Field(default=3, gt=0)
     """a + b of the beta distributions: the smaller, the more devices differ."""
     latency_ms: float = Field(default=400, gt=0)
     """Median of the devices' median latencies; lognormal over devices, and again over one device's answers."""
-    latency_spread: float = Field(default=0.7, ge=0)
+    latency_spread: float = Field(default=0.9, ge=0)
     latency_jitter: float = Field(default=0.5, gt=0)
     answers_a_session: int = Field(default=3, ge=1)
-    leaves_a_day: Share = 0.015
+    leaves_a_day: Share = 0.03
     """Chance that a device is switched off or offline for a while."""
     away_hours: float = Field(default=60, gt=0)
     """Mean; exponential, at most four times as long."""
@@ -88,7 +88,7 @@ class Expected(_Part):
     metrics: tuple[Metric, ...] = ()
     """One of these is what the rollback's evidence shows."""
     segment: str = ""
-    """Where it shows, as `locale=de-DE`; empty: the whole fleet or any part."""
+    """Where it looks worst, as `locale=de-DE`; empty: anywhere."""
 
     @model_validator(mode="after")
     def _only_a_rollback_has_a_cause(self) -> "Expected":
