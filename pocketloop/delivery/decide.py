@@ -39,6 +39,9 @@ from pocketloop.delivery.statistics import (
 QUIET_HOURS = 24
 """An arm from which no device reports for this long has no telemetry."""
 
+EXPOSED_HOURS = 24
+"""A device must have been in its arm for this long before it says that almost nothing happens to it."""
+
 
 def decide(rollout: Rollout, observed: Observations, now: datetime) -> Decision:
     """Decide about a running rollout.
@@ -130,22 +133,23 @@ def _evidence(
 ) -> GuardrailEvidence:
     metric, loosen = guardrail.metric, ladder.rungs[rung].loosen
     among = observed.segments[segment] if segment else np.ones(len(observed.canary), dtype=bool)
+    entered = observed.joined[metric]
+    heard = observed.heard < NEVER
     if metric == "silent":
-        seen = observed.joined[metric] < observed.hours - math.ceil(ladder.silent_hours)
-    else:
-        seen = observed.heard < NEVER
+        heard = entered < observed.hours - math.ceil(ladder.silent_hours)
+    exposed = heard & (entered < observed.hours - EXPOSED_HOURS)
     canary, control = among & observed.canary, among & ~observed.canary
     hit = observed.affected[metric] < NEVER
-    affected, devices = int((canary & hit).sum()), int((canary & seen).sum())
+    rare = log_e_rare(int((canary & exposed & hit).sum()), int((canary & exposed).sum()), guardrail.negligible * loosen)
     total = tallied.together()
     low, high = confidence_sequence(total, ladder.confidence)
     certain = -math.log1p(-ladder.confidence)
     return GuardrailEvidence(
         metric=metric,
         segment=segment,
-        canary_devices=devices,
-        control_devices=int((control & seen).sum()),
-        canary_affected=affected,
+        canary_devices=int((canary & heard).sum()),
+        control_devices=int((control & heard).sum()),
+        canary_affected=int((canary & hit).sum()),
         control_affected=int((control & hit).sum()),
         log_e_harm=log_e_harm,
         harm_threshold=-math.log(_alpha(ladder, bool(segment))),
@@ -153,7 +157,7 @@ def _evidence(
         noninferior_threshold=certain,
         ratio_low=float(low[-1]),
         ratio_high=float(high[-1]),
-        negligible=log_e_rare(affected, devices, guardrail.negligible * loosen) >= certain,
+        negligible=rare >= certain,
     )
 
 

@@ -132,7 +132,7 @@ def log_e_binomial(successes: int, n: int, share: float, strength: float = 100.0
     return mixture - successes * math.log(share) - (n - successes) * math.log1p(-share)
 
 
-def log_e_rare(affected: int, n: int, bound: float) -> float:
+def log_e_rare(affected: float, n: float, bound: float) -> float:
     """Log e-value against "the share of affected devices is `bound` or more", a mixture over smaller shares.
 
     The share of those affected so far only grows: while the devices are the same, a look at which it is shown to be
