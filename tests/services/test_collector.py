@@ -204,19 +204,37 @@ def wait_until(reached: Callable[[], bool]) -> None:
     raise AssertionError("did not happen")
 
 
+def started(folder: Path, port: int, flush_seconds: float = 0.2) -> tuple[subprocess.Popen[bytes], str]:
+    """The command in a process of its own, listening."""
+    program = (
+        "import typer; from pocketloop.cli import collector; app = typer.Typer(); collector.add_to(app); "
+        "app.command('other')(print); app()"
+    )
+    options = ["--port", str(port), "--folder", str(folder), "--flush-seconds", str(flush_seconds)]
+    command = [sys.executable, "-c", program, "collector", "serve", *options]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    wait_until(lambda: answers(url))
+    return process, url
+
+
+def test_a_collector_that_is_told_to_stop_writes_what_waits(tmp_path: Path) -> None:
+    process, url = started(tmp_path, free_port(), flush_seconds=1000)
+    now = datetime.now(UTC).isoformat()
+    assert post(f"{url}/telemetry", [report(i, start=now, end=now) for i in range(3)])[0] == 202
+    assert rows(tmp_path) == []
+    process.terminate()
+    process.wait(30)
+    assert len(rows(tmp_path)) == 3 and not list(tmp_path.glob("journal/*.jsonl"))
+
+
 def test_nothing_acknowledged_is_lost_to_a_kill(tmp_path: Path) -> None:
     """Killed while posts are under way; the next collector writes what the journal holds, and counts nothing twice."""
-    program = (
-        "import sys; from pathlib import Path; from pocketloop.services.collector import serve; "
-        "serve(Path(sys.argv[1]), port=int(sys.argv[2]), flush_seconds=0.2)"
-    )
     acknowledged: list[int] = []
     number = 0
     for turn in range(3):
         port = free_port()
-        process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), str(port)])
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda url=url: answers(url))  # type: ignore[misc]
+        process, url = started(tmp_path, port)
         kill_at = time.monotonic() + 0.3 + 0.2 * turn
         try:
             while True:
