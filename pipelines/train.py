@@ -13,6 +13,7 @@ from steps.check_safety import check_safety
 from steps.evaluate import champion, evaluate
 from steps.export import export_gguf, parity
 from steps.judge import judge
+from steps.plan_rollout import plan_rollout
 from steps.prepare_base import prepare_base
 from steps.register import register
 from steps.release import load_release
@@ -49,5 +50,6 @@ def train_on(recipe: Recipe, base: BaseConfig, dataset: Any, fingerprints: Any, 
         parity_report,
         safety,
         served,
+        plan_rollout(recipe.view("rollout"), manifest),
     )
     register(recipe.view(), bundle, evaluation, decision, release)

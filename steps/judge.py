@@ -17,6 +17,7 @@ from pocketloop.contracts.reports import (
     SafetyReport,
     TrainReport,
 )
+from pocketloop.contracts.rollout import RolloutPlan
 from steps.evaluate import ChampionRef
 from steps.stage import BY_CONTENT, stage
 
@@ -34,6 +35,7 @@ def judge(
     parity_report: ParityReport,
     safety_report: SafetyReport,
     champion: ChampionRef,
+    plan: RolloutPlan,
 ) -> tuple[Annotated[Folder, "bundle"], Annotated[GateDecision, "decision"]]:
     """Decide, and write everything that is registered; a candidate that fails is kept too, with its verdict."""
     from pocketloop.evaluation.bundle import write_bundle
@@ -62,6 +64,7 @@ def judge(
             sizes={"adapter.gguf": size},
             outcomes=paired,
             champion=champion.version,
+            rollout=plan,
         )
         write_bundle(this.scratch, findings, exported.path, adapter.path, load_catalogue(recipe), datetime.now(UTC))
         counts = {

@@ -1,5 +1,6 @@
 """Plan the rollout: what the recipe's ladder means for a fleet of this size, before anybody approves."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from zenml import step
@@ -7,34 +8,40 @@ from zenml import step
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_ladder
 from pocketloop.contracts.recipe import Recipe
+from pocketloop.contracts.reports import BaseManifest
 from pocketloop.contracts.rollout import Ladder, RolloutPlan
 from steps.stage import stage
 
 
 @step(enable_cache=False)
-def plan_rollout(recipe: Recipe) -> Annotated[RolloutPlan, "rollout_plan"]:
+def plan_rollout(recipe: Recipe, base_manifest: BaseManifest) -> Annotated[RolloutPlan, "rollout_plan"]:
     """Expected days on each rung of the recipe's ladder."""
     with stage("plan") as this:
-        plan = planned_rollout(Home(), load_ladder(recipe.rollout))
+        plan = planned_rollout(Home(), load_ladder(recipe.rollout), recipe.adapter, base_manifest.digest)
         days = "not certifiable in time" if plan.days is None else f"{plan.days:.0f} days"
         this.done(f"ladder {plan.ladder}: {days} to everybody, {plan.daily_devices:,} devices a day ({plan.source})")
         return plan
 
 
-def planned_rollout(home: Home, ladder: Ladder) -> RolloutPlan:
-    """The plan for the fleet's size: the ladder's own figure, else from telemetry, else from the event log."""
-    from pocketloop.delivery.plan import plan
+def planned_rollout(home: Home, ladder: Ladder, adapter: str, base_digest: str) -> RolloutPlan:
+    """The plan for the fleet as it is.
 
+    Its size is the ladder's own figure, else what telemetry shows, else what the event log shows; how often its devices
+    are affected without any rollout comes from telemetry.
+    """
     from pocketloop.data.active import daily_devices
+    from pocketloop.delivery.plan import measure, plan
     from pocketloop.delivery.telemetry import fleet_size
 
+    reported = fleet_size(home.telemetry)
     if ladder.daily_devices:
         size, source = ladder.daily_devices, f"configs/rollouts/{ladder.rollout}.yaml"
-    elif reported := fleet_size(home.telemetry):
+    elif reported:
         size, source = reported, "telemetry of the last week"
     else:
         size, source = daily_devices(home.events), "devices with an event"
-    return plan(ladder, max(1, _rounded(size)), source)
+    baseline = measure(ladder, home.telemetry, adapter, base_digest, datetime.now(UTC)) if reported else None
+    return plan(ladder, max(1, _rounded(size)), source, baseline)
 
 
 def _rounded(size: int) -> int:

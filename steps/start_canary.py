@@ -39,7 +39,7 @@ def start_canary(promotion: Promotion, bundle: Folder) -> Annotated[Promotion, "
             store,
             ladder,
             promotion,
-            planned_rollout(home, ladder),
+            planned_rollout(home, ladder, promotion.adapter, str(promotion.base_digest)),
             datetime.now(UTC),
         )
         first = rollout.decisions[-1]
