@@ -220,5 +220,9 @@ def describe(evidence: GuardrailEvidence) -> str:
     """One guardrail's evidence in words."""
     canary = f"{evidence.canary_affected:,} of {evidence.canary_devices:,} canary devices"
     control = f"{evidence.control_affected:,} of {evidence.control_devices:,} control devices"
-    high = "any" if evidence.ratio_high >= 100 else f"{evidence.ratio_high:.2f}"
-    return f"{evidence.metric}: {canary}, {control}, ratio {evidence.ratio_low:.2f} to {high}"
+    low, high = evidence.ratio_low, evidence.ratio_high
+    if high < 100:
+        ratio = f"ratio {low:.2f} to {high:.2f}"
+    else:
+        ratio = f"ratio at least {low:.2f}" if low > 0 else "too few to compare"
+    return f"{evidence.metric}: {canary}, {control}, {ratio}"
