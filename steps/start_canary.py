@@ -16,8 +16,11 @@ from steps.stage import stage
 
 
 @step(enable_cache=False)
-def start_canary(promotion: Promotion, bundle: Folder) -> Annotated[Promotion, "started"]:
-    """Serve a published adapter to the first rung; waits while another rollout runs on the channel."""
+def start_canary(promotion: Promotion, bundle: Folder, as_of: str) -> Annotated[Promotion, "started"]:
+    """Serve a published adapter to the first rung; waits while another rollout runs on the channel.
+
+    `as_of` (RFC 3339) begins at another moment than now: for simulated fleets and replays.
+    """
     from pocketloop.delivery.repository import Repository
     from pocketloop.delivery.rollouts import RolloutStore, start_rollout
 
@@ -40,7 +43,7 @@ def start_canary(promotion: Promotion, bundle: Folder) -> Annotated[Promotion, "
             ladder,
             promotion,
             planned_rollout(home, ladder, promotion.adapter, str(promotion.base_digest)),
-            datetime.now(UTC),
+            datetime.fromisoformat(as_of) if as_of else datetime.now(UTC),
         )
         first = rollout.decisions[-1]
         tell(home, rollout)

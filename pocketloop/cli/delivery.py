@@ -14,6 +14,9 @@ from pocketloop.contracts.loading import load_delivery
 from pocketloop.contracts.rollout import Promotion, Rollout
 
 AdapterName = Annotated[str, typer.Argument(help="The adapter's name.")]
+AsOf = Annotated[
+    datetime | None, typer.Option(help="Act as of this moment (UTC), not now: for simulated fleets and replays.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,7 +29,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(group, name="channel")
 
 
-def promote(adapter: AdapterName, stack: Stack = "local", as_json: AsJson = False) -> None:
+def promote(adapter: AdapterName, as_of: AsOf = None, stack: Stack = "local", as_json: AsJson = False) -> None:
     """Take the newest approved version to the fleet: verify, sign, publish, start the canary.
 
     Runs again after an interruption, or once the missing signatures are there, it finishes what it began. Refused
@@ -37,7 +40,7 @@ def promote(adapter: AdapterName, stack: Stack = "local", as_json: AsJson = Fals
     from pocketloop.registry.mlflow_store import ensure_experiment
 
     ensure_experiment(home, "promote")
-    run = run_pipeline(pipeline, stack, adapter=adapter)
+    run = run_pipeline(pipeline, stack, adapter=adapter, as_of=_moment(as_of))
     promotion: Promotion = output_of(run, "start_canary", "started")
     for refusal in promotion.refused:
         say(f"refused   {refusal}")
@@ -54,9 +57,7 @@ def promote(adapter: AdapterName, stack: Stack = "local", as_json: AsJson = Fals
 def watch(
     adapter: Annotated[str, typer.Argument(help="One adapter; without it, every running rollout.")] = "",
     every: Annotated[float, typer.Option(help="Minutes between looks; 0 looks once.")] = 0,
-    as_of: Annotated[
-        datetime | None, typer.Option(help="Look as of this moment (UTC): for simulated fleets and replays.")
-    ] = None,
+    as_of: AsOf = None,
     stack: Stack = "local",
     as_json: AsJson = False,
 ) -> None:
@@ -66,9 +67,8 @@ def watch(
     from pocketloop.registry.mlflow_store import ensure_experiment
 
     ensure_experiment(home, "watch")
-    moment = as_of.replace(tzinfo=UTC).isoformat() if as_of else ""
     while True:
-        run = run_pipeline(pipeline, stack, adapter=adapter, as_of=moment)
+        run = run_pipeline(pipeline, stack, adapter=adapter, as_of=_moment(as_of))
         rollouts: list[Rollout] = output_of(run, "decide", "rollouts")
         if as_json:
             emit([rollout.model_dump(mode="json", exclude={"ladder"}) for rollout in rollouts])
@@ -139,3 +139,7 @@ def show(
         stable = name(policy.stable) if policy.stable else "base alone"
         rows.append([policy.adapter, policy.base_digest[:12], stable, name(policy.canary), share, rung])
     table("", ["channel", "base", "stable", "canary", ">share", "rollout"], rows)
+
+
+def _moment(as_of: datetime | None) -> str:
+    return as_of.replace(tzinfo=UTC).isoformat() if as_of else ""
