@@ -1,7 +1,9 @@
 """Candidates made in seconds, for everybody's tests: real files, a real GGUF adapter, made-up numbers."""
 
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pocketloop.contracts.files import Folder, sha256_file, sha256_text, write_json
 from pocketloop.contracts.home import Home
@@ -86,11 +88,16 @@ def sample_bundle(
     adapter: str = "functions",
     decision: GateDecision | None = None,
     named_base: str = BASE_DIGEST,
+    base_digest: str = BASE_DIGEST,
+    file: Path | None = None,
     card: str = "# card",
 ) -> tuple[Folder, ReleaseBundle]:
     folder.mkdir(parents=True)
     decision = decision or gates()
-    write_adapter(folder / "adapter.gguf", content, named_base)
+    if file is None:
+        write_adapter(folder / "adapter.gguf", content, named_base)
+    else:
+        shutil.copy(file, folder / "adapter.gguf")
     files = {"adapter.gguf": sha256_file(folder / "adapter.gguf")}
     bundle = ReleaseBundle(
         adapter=adapter,
@@ -98,10 +105,10 @@ def sample_bundle(
         recipe_digest="r" * 64,
         dataset_digest=RELEASE.digest,
         base="tiny",
-        base_digest=BASE_DIGEST,
+        base_digest=base_digest,
         files=files,
         sizes={"adapter.gguf": (folder / "adapter.gguf").stat().st_size},
-        digest=bundle_digest(adapter, files, RELEASE.digest, BASE_DIGEST, decision),
+        digest=bundle_digest(adapter, files, RELEASE.digest, base_digest, decision),
         created=datetime(2026, 11, 20, tzinfo=UTC),
     )
     write_json(folder / "bundle.json", bundle)
@@ -112,16 +119,10 @@ def sample_bundle(
 
 
 def register_sample(
-    home: Home,
-    folder: Path,
-    content: str,
-    *,
-    adapter: str = "functions",
-    decision: GateDecision | None = None,
-    named_base: str = BASE_DIGEST,
-    card: str = "# card",
+    home: Home, folder: Path, content: str, *, decision: GateDecision | None = None, card: str = "# card", **given: Any
 ) -> Candidate:
+    """A registered candidate; `given` as for `sample_bundle`."""
     decision = decision or gates()
-    files, bundle = sample_bundle(folder, content, adapter=adapter, decision=decision, named_base=named_base, card=card)
+    files, bundle = sample_bundle(folder, content, decision=decision, card=card, **given)
     run = client(home).create_run(ensure_experiment(home, "retrain"))
     return register_candidate(home, run.info.run_id, files, bundle, card, EVALUATION, decision, RELEASE)

@@ -18,11 +18,13 @@ from mlflow.exceptions import MlflowException
 from mlflow.server import app as flask_app
 from mlflow.server import auth
 from mlflow.server.handlers import _get_model_registry_store
+from starlette.responses import PlainTextResponse
 
 from pocketloop.contracts.home import Home
 from pocketloop.registry.access import PIPELINE, REVIEWER, TRAINER, WORKSPACE
 
 _RELEASED = ".released"
+_ASSISTANT = "/mlflow/assistant"
 _MOST_BODY = 1 << 16
 """Bytes of a body that are looked at for names; what creates a version is far smaller."""
 
@@ -113,7 +115,11 @@ def _exists(model: str) -> bool:
 
 
 class Audit:
-    """Writes who changed what and when, one JSON line each: never a body, a password or a query."""
+    """Writes who changed what and when, one JSON line each: never a body, a password or a query.
+
+    It also keeps MLflow's assistant shut. That one runs commands on the server for whoever comes from this machine, and
+    behind a tunnel or a proxy everybody does.
+    """
 
     def __init__(self, app: Any, path: Path) -> None:
         self.app = app
@@ -121,6 +127,9 @@ class Audit:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """Pass a request on; its line is written before the end of the answer is sent."""
+        if scope["type"] == "http" and _ASSISTANT in scope["path"]:
+            await PlainTextResponse("the assistant is off", 403)(scope, receive, send)
+            return
         if scope["type"] != "http" or not _changes(scope["method"], scope["path"]):
             await self.app(scope, receive, send)
             return
