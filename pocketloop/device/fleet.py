@@ -106,7 +106,7 @@ class Simulation:
         collector: where reports go.
         clock: set by this simulation, read by everybody else.
         begin: starts the rollout at this moment.
-        watch: looks at the telemetry at this moment and decides.
+        watch: keeps the repository alive, looks at the telemetry and decides; after the end it decides nothing more.
         hours: length of a step: everybody acts, then the watcher looks.
     """
 
@@ -195,6 +195,7 @@ class Simulation:
         missing = len(self._astray(wanted))
         while missing and clock.hours < limit:
             clock.hours += self.hours
+            self.watch(clock())
             self._follow()
             times += [clock.hours] * (missing - len(self._astray(wanted)))
             missing = len(self._astray(wanted))
