@@ -18,6 +18,7 @@ from urllib.request import url2pathname
 import requests
 import urllib3
 from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.utils import get_environ_proxies
 from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient import FetcherInterface
 from urllib3.util import Retry
@@ -62,6 +63,10 @@ class Fetcher(FetcherInterface):
         self._timeout = (connect_s, read_s)
         self._session = requests.Session()
         self._session.max_redirects = 5
+        # The environment is asked once, not for each request; passwords in ~/.netrc are nobody's here.
+        self._session.trust_env = False
+        self._session.proxies = get_environ_proxies(base_url)
+        self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         if base_url.startswith("file:"):  # only then: a server must not be able to redirect into our files
             self._session.mount("file://", _FolderAdapter())
         retry = Retry(total=3, connect=2, read=False, status=0, other=0, backoff_factor=0.2)
