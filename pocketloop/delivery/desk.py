@@ -209,14 +209,12 @@ class ReviewDesk:
 
     def state(self) -> State:
         """The published state, verified."""
-        waiting = self.staging.read()
-        self._known = read_state(
-            self.storage,
-            self.memory.trusted(),
-            self._known,
-            rotating=waiting is not None and ROOT in waiting.roles,
-            lowest=self.memory.lowest(),
-        )
+
+        def rotating() -> bool:
+            waiting = self.staging.read()
+            return waiting is not None and ROOT in waiting.roles
+
+        self._known = read_state(self.storage, self.memory.trusted(), self._known, rotating, self.memory.lowest())
         return self._known
 
     def waiting(self, state: State) -> Waiting | None:
