@@ -130,7 +130,7 @@ def test_a_canary_of_which_nothing_is_heard_goes_back_while_its_control_reports(
 
 
 def test_harm_in_one_segment_is_found_and_named() -> None:
-    observed = fleet(segment=lambda number: number % 100 == 0)
+    observed = fleet(crashes=(0.3, 0.3), segment=lambda number: number % 100 == 0)
     among = observed.segments["locale=de-DE"] & observed.canary
     crashed = np.where(among, np.arange(len(among)) // 100, observed.affected["crashes"])
     worse = Observations(**{**vars(observed), "affected": {**observed.affected, "crashes": crashed}})
