@@ -39,10 +39,12 @@ _BAD = {  # metric: bad events, of how many
     "slow": ("slow", "answers"),
 }
 
+# Asked first, because finding nothing to drop is ten times cheaper than dropping nothing.
+_REPEATED = "SELECT count(*) > count(DISTINCT hash(device_id, report_id)) FROM {source}"
 _REPORTS = """
 CREATE TEMP TABLE reports AS
-SELECT DISTINCT ON (device_id, report_id)
-    device_id, report_id, digest, "end", hour_of("end") AS hour, app_version, locale,
+SELECT {distinct}
+    device_id, hash(report_id) AS report, digest, "end", hour_of("end") AS hour, app_version, locale,
     sessions, crashes, fallbacks, thumbs_up, thumbs_down, reverts,
     list_sum(latency) AS answers, coalesce(list_sum(latency[$slow_from:]), 0) AS slow
 FROM {source}
@@ -61,10 +63,10 @@ FROM placed ASOF JOIN rungs AS rung ON least(bucket, $million - 1 - bucket) < ru
 """
 _ENROLLED = """
 CREATE TEMP TABLE enrolled AS
-SELECT reports.* EXCLUDE (device_id, report_id), device, canary, cohort, entered,
+SELECT reports.* EXCLUDE (device_id, report), device, canary, cohort, entered,
     lead("end") OVER one AS next_end, lead(hour) OVER one AS next_hour
 FROM reports JOIN devices USING (device_id)
-WINDOW one AS (PARTITION BY device ORDER BY "end", report_id)
+WINDOW one AS (PARTITION BY device ORDER BY "end", report)
 """
 _SPANS = """
 SELECT device, any_value(canary) AS canary, any_value(cohort) AS cohort, min("end" > entered) AS new,
@@ -199,7 +201,10 @@ def _load(
         "now": naive_utc(now),
         "slow_from": slow_from(rollout.ladder),
     }
-    connection.execute(_REPORTS.format(source=source), values | ({"files": files} if files else {}))
+    named = {"files": files} if files else {}
+    [repeated] = connection.execute(_REPEATED.format(source=source), named).fetchone() or [False]
+    distinct = "DISTINCT ON (device_id, report_id)" if repeated else ""
+    connection.execute(_REPORTS.format(source=source, distinct=distinct), values | named)
     connection.execute(_DEVICES, {"salt": rollout.rollout_id, "million": MILLION})
     connection.execute(_ENROLLED)
 
