@@ -1,6 +1,7 @@
 """Keys that change, metadata that expires, files that nothing names any more."""
 
 import json
+import os
 import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -330,3 +331,36 @@ def test_expired_metadata_is_refused_by_devices(tmp_path: Path) -> None:
         device.updater().refresh()
     Repository.open(*early).refresh()
     device.updater().refresh()
+
+
+def test_an_old_backup_is_put_in_force_by_a_new_online_key(repository: Repository, phone: Device, folder: Path) -> None:
+    cdn = folder / "home" / "cdn"
+    shutil.copytree(cdn, folder / "backup")
+    approve(repository, folder, 3)
+    repository.set_policy(policy(2, stable=digest_of(3)))
+    phone.sync("functions", BASE)
+    shutil.rmtree(cdn)
+    shutil.copytree(folder / "backup", cdn)
+    with pytest.raises(RepositoryError):
+        phone.updater().refresh()
+    with pytest.raises(DeliveryError, match="put an older state back"):
+        Repository.open(CONFIG, Home(folder / "home"))
+    (folder / "home" / "keys" / "published.json").unlink()
+    Repository.open(CONFIG, Home(folder / "home")).rotate("online")
+    assert phone.sync("functions", BASE)["stable"] == digest_of(1)
+
+
+def test_publisher_and_collector_take_turns(repository: Repository, phone: Device, folder: Path) -> None:
+    collector = os.fork()
+    if collector == 0:
+        status = 1
+        try:
+            for _ in range(40):
+                Repository.open(CONFIG, Home(folder / "home")).collect_garbage(2, grace=timedelta(0))
+            status = 0
+        finally:
+            os._exit(status)
+    for generation in range(2, 42):
+        repository.set_policy(policy(generation, stable=digest_of(generation % 2 + 1)))
+    assert os.waitstatus_to_exitcode(os.waitpid(collector, 0)[1]) == 0
+    assert phone.sync("functions", BASE)["generation"] == 41
