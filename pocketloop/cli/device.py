@@ -1,28 +1,24 @@
 """`pocketloop device`: the reference client, as one phone."""
 
-import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pocketloop.cli.console import AsJson, emit, say
-from pocketloop.contracts.errors import ConfigError, DeviceError, ModelError
-from pocketloop.contracts.files import atomic_file
-from pocketloop.contracts.home import Home
-from pocketloop.contracts.loading import load_delivery
+from pocketloop.cli.phone import BaseOption, Folder, device_id_of, own_repository, prepared_base, trusted_root
+from pocketloop.contracts.errors import ConfigError, DeviceError
+from pocketloop.contracts.home import Home, project_root
+from pocketloop.contracts.loading import load_config
 
 if TYPE_CHECKING:
+    from pocketloop.device.chat import Chat
+    from pocketloop.device.router import Reply
     from pocketloop.device.sync import Probing, SyncResult
     from pocketloop.export.base import PreparedBase
-
-Folder = Annotated[
-    Path | None, typer.Option(help="The phone's own folder; by default `device/` in the project's state.")
-]
-BaseOption = Annotated[str, typer.Option(help="The base on this phone: a name of configs/bases/, or its digest.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,6 +29,9 @@ def add_to(app: typer.Typer) -> None:
         "pocketloop device sync --repository http://127.0.0.1:8080 --adapter intent --adapter functions --json"
     )(sync)
     group.command(epilog="Example: pocketloop device explain --adapter functions")(explain)
+    group.command(
+        epilog='Examples: pocketloop device chat    pocketloop device chat "wake me at seven" --no-cloud --json'
+    )(chat)
     app.add_typer(group, name="device")
 
 
@@ -64,14 +63,14 @@ def sync(
     home = Home()
     place = folder or home.device
     prepared = prepared_base(home, base)
-    name = _device_id(place, device_id)
+    name = device_id_of(place, device_id)
     with _probing(prepared, probes) as probe:
         device = DeviceConfig(
             folder=place,
-            repository=repository or _own_repository(home),
+            repository=repository or own_repository(home),
             device_id=name,
             base_digest=prepared.manifest.digest,
-            root=_root(home, place, root),
+            root=trusted_root(home, place, root),
             probe=probe,
         )
         outcomes = sync_all(device, adapter)
@@ -115,57 +114,80 @@ def explain(
             say(f"  {line}")
 
 
-def prepared_base(home: Home, name: str) -> "PreparedBase":
-    """The prepared base with this name (the newest of several) or digest.
+def chat(
+    message: Annotated[str | None, typer.Argument(help="Answer this one message; without it, a conversation.")] = None,
+    base: BaseOption = "tiny",
+    folder: Folder = None,
+    router: Annotated[
+        Path | None, typer.Option(help="Routes, threshold and cloud; by default configs/router.yaml.")
+    ] = None,
+    cloud: Annotated[bool, typer.Option(help="Whether what is said may leave this phone.")] = True,
+    collector: Annotated[str | None, typer.Option(help="Post telemetry to this address (.../telemetry).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Talk to this phone: the gateway picks an adapter that was synced, or the cloud, and says which and why.
 
-    Raises:
-        ModelError: none is prepared here.
+    In a conversation, `+` and `-` rate the last answer, `/new` forgets what was said, an empty line ends it.
     """
-    from pocketloop.export.base import open_base
+    from pocketloop.device.chat import chat_session
+    from pocketloop.device.router import RouterConfig
 
-    folders = sorted(home.bases.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in folders:
-        found = open_base(path.parent)
-        if name in (found.manifest.base, found.manifest.digest):
-            return found
-    raise ModelError(f"base {name!r} is not prepared in {home.bases}; run `pocketloop prepare-base {name}`")
-
-
-def _own_repository(home: Home) -> str:
-    address = load_delivery().repository or str(home.cdn)
-    if "://" in address and not address.startswith(("http://", "https://")):
-        raise ConfigError(
-            f"phones read the repository over HTTP, not from {address}: give --repository the address of its CDN"
-        )
-    return address
-
-
-def _root(home: Home, folder: Path, given: Path | None) -> bytes:
-    """The root that this phone trusts: given now, kept from an earlier sync, or of the project's own repository."""
-    kept = folder / "root.json"
-    if given is not None:
-        if not given.is_file():
-            raise ConfigError(f"--root {given}: no such file")
-        data = given.read_bytes()
-    elif kept.is_file():
-        return kept.read_bytes()
-    else:
-        from pocketloop.delivery.repository import Repository
-
-        data = Repository.open(load_delivery(), home).root_bytes()
-    with atomic_file(kept) as temporary:
-        temporary.write_bytes(data)
-    return data
+    if as_json and message is None:
+        raise ConfigError("--json answers one message: give it as an argument")
+    home = Home()
+    place = folder or home.device
+    prepared = prepared_base(home, base)
+    config = load_config(router or project_root() / "configs" / "router.yaml", RouterConfig)
+    with chat_session(
+        place,
+        device_id_of(place),
+        prepared.quantized,
+        prepared.tokenizer,
+        prepared.manifest.digest,
+        config,
+        cloud_allowed=cloud,
+        collector=collector,
+    ) as session:
+        if message is not None:
+            reply = session.say(message, None if as_json else _stream)
+            if as_json:
+                emit(asdict(reply))
+            else:
+                _tell_source(reply)
+            return
+        _converse(session)
 
 
-def _device_id(folder: Path, given: str | None) -> str:
-    path = folder / "device-id"
-    if given is None and path.is_file():
-        return path.read_text(encoding="utf-8").strip()
-    name = given or uuid.uuid4().hex
-    with atomic_file(path) as temporary:
-        temporary.write_text(name + os.linesep, encoding="utf-8")
-    return name
+def _converse(session: "Chat") -> None:
+    """Read lines until an empty one, or the end of the input."""
+    say("[dim]+ and - rate an answer, /new forgets the conversation, an empty line ends it[/dim]")
+    while True:
+        try:
+            said = input("you> ").strip()
+        except EOFError:
+            return
+        if not said:
+            return
+        if said == "/new":
+            session.forget()
+        elif said in ("+", "-"):
+            say("noted" if session.rate(said == "+") else "there is no answer of an adapter to rate")
+        else:
+            _tell_source(session.say(said, _stream))
+
+
+def _stream(piece: str | None) -> None:
+    """Print an answer as it comes; what the cloud took back is told."""
+    print("\n(taken back)" if piece is None else piece, end="\n" if piece is None else "", flush=True)
+
+
+def _tell_source(reply: "Reply") -> None:
+    from rich.markup import escape
+
+    source = reply.skill or ("the base alone" if reply.source == "device" else reply.source)
+    unsure = ", not sure" if reply.low_confidence else ""
+    print()
+    say(f"[dim]{source}{unsure}; {escape(reply.why)}; {reply.latency_ms:.0f} ms[/dim]")
 
 
 @contextmanager

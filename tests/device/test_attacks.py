@@ -14,6 +14,7 @@ from tuf.api.metadata import DelegatedRole, Delegations, Metadata, TargetFile
 from world import BASE, OTHER_BASE, World, answer, companion, content, endless, facts
 
 from pocketloop.contracts.delivery import CHANNELS, STABLE, adapter_target, companion_target, policy_target
+from pocketloop.contracts.errors import ConfigError
 from pocketloop.device import errors
 from pocketloop.device.store import Store
 from pocketloop.device.sync import DeviceConfig, SyncResult, sync, sync_all
@@ -398,6 +399,13 @@ def test_a_policy_too_large_to_be_one(world: World) -> None:
     world.forge.publish()
     refused(device, errors.PolicyInvalid)
     recovers(world, device, world.b)
+
+
+def test_an_adapters_name_cannot_lead_out_of_the_folder(world: World) -> None:
+    for name in ("../functions", "/etc/passwd", "", "a/b", "functions\n", "Functions"):
+        with pytest.raises(ConfigError, match="cannot be the name"):
+            sync(world.device(), name)
+    assert not (world.folder / "phone-1").exists()
 
 
 @pytest.mark.parametrize("name", [f"stable/functions/../{'e' * 64}.gguf", "/etc/passwd", "stable\\x", "x" * 5000])
