@@ -8,6 +8,7 @@ takes other version numbers and finishes.
 
 import copy
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -201,7 +202,7 @@ class Repository(ReviewDesk):
         """New policies of the channels that serve what `stable` no longer approves."""
         approved, revoked = approved_in(stable), revoked_in(stable)
         policies: list[ChannelPolicy] = []
-        for policy in self.policies():
+        for policy in self._readable(self.state().channels).values():
             gone = {digest for digest in (policy.stable, policy.canary) if digest and digest not in approved}
             if kept := gone - set(revoked):
                 raise DeliveryError(
@@ -224,6 +225,9 @@ class Repository(ReviewDesk):
             return None
         version = self.committer.free_version(CHANNELS, state.channels.signed.version)
         channels = successor(state.channels, version, expiry(CHANNELS, self.config.expiry_days, self.now()))
+        if targets is not None:  # another online key vouches for these policies now: not for what a thief made of them
+            kept = self._readable(channels)
+            channels.signed.targets = {path: target for path, target in channels.signed.targets.items() if path in kept}
         for policy in policies:
             data = canonical_json(policy.model_dump(by_alias=True, mode="json")).encode()
             path = policy_target(policy.adapter, policy.base_digest)
@@ -231,6 +235,16 @@ class Repository(ReviewDesk):
             self.storage.put(published_name(target), data)
             channels.signed.targets[path] = target
         return self.committer.sign_channels(channels, targets or state.targets)
+
+    def _readable(self, channels: Metadata) -> dict[str, ChannelPolicy]:
+        """The policies that say something and stand under their own names; devices heed no others."""
+        found: dict[str, ChannelPolicy] = {}
+        for path, target in channels.signed.targets.items():
+            with suppress(DeliveryError):
+                policy = self._read_policy(target)
+                if path == policy_target(policy.adapter, policy.base_digest):
+                    found[path] = policy
+        return found
 
     def _read_policy(self, target: TargetFile) -> ChannelPolicy:
         name = published_name(target)

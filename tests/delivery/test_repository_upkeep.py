@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
-from tuf.api.metadata import Metadata
+from tuf.api.metadata import Metadata, TargetFile
 from tuf_device import Device
 from tuf_repository import BASE, CONFIG, approve, digest_of, policy, propose, served
 
@@ -18,6 +18,7 @@ from pocketloop.contracts.home import Home
 from pocketloop.contracts.rollout import OfflineRole
 from pocketloop.delivery.keys import KeyRing
 from pocketloop.delivery.metadata import sign
+from pocketloop.delivery.proposals import published_name
 from pocketloop.delivery.repository import Repository
 
 
@@ -86,6 +87,30 @@ def test_a_rotation_ends_a_fast_forward_by_a_stolen_online_key(
     repository.rotate("online")
     repository.set_policy(policy(2, stable=digest_of(2)))
     assert phone.sync("functions", BASE)["stable"] == digest_of(2)
+
+
+def test_a_rotation_drops_what_a_thief_made_of_the_channels(repository: Repository, phone: Device) -> None:
+    state = repository.state()
+    for name, data in (
+        ("functions", b"not a policy"),
+        ("intent", b"[]"),
+        ("nobody", policy(9).model_dump_json().encode()),
+    ):
+        target = TargetFile.from_data(f"channels/{name}/{BASE}.json", data, ["sha256"])
+        repository.storage.put(published_name(target), data)
+        state.channels.signed.targets[target.path] = target
+    state.channels.signed.version += 1
+    state.channels.signatures.clear()
+    repository.commit(state, {"channels": repository.committer.sign_channels(state.channels, state.targets)})
+    with pytest.raises(DeliveryError, match="policy channels/functions/.* cannot be read"):
+        Repository.open(repository.config, repository._home).policies()
+    repository.propose_revocation(digest_of(2), "made by the thief")
+    repository.sign()
+    repository.publish()
+    assert repository.rotate("online").complete
+    assert repository.policies() == []
+    repository.set_policy(policy(10, stable=digest_of(1)))
+    assert phone.sync("functions", BASE)["stable"] == digest_of(1)
 
 
 def test_a_lost_online_key_is_replaced_by_the_root_keys(repository: Repository, phone: Device, folder: Path) -> None:
