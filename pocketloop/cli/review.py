@@ -59,8 +59,8 @@ def list_candidates(
 
 def show(version: Version, as_json: AsJson = False) -> None:
     """Show a candidate's card: scores beside base and champion, gates, safety, exports, rollout plan."""
-    from pocketloop.registry.mlflow_store import candidate, fetch_bundle
-    from pocketloop.registry.review import standing
+    from pocketloop.registry.mlflow_store import candidate
+    from pocketloop.registry.review import read_card, standing
 
     home = Home()
     adapter, _, number = version.partition("@")
@@ -73,8 +73,10 @@ def show(version: Version, as_json: AsJson = False) -> None:
 
     from pocketloop.cli.console import console
 
-    with fetch_bundle(home, found) as folder:
-        console().print(Markdown((folder / "card.md").read_text(encoding="utf-8")))
+    card, doubt = read_card(home, adapter, found.version)
+    console().print(Markdown(card))
+    if doubt:
+        say(f"\n[bold red]do not believe this card[/bold red]: {escape(doubt)}")
     said = standing(home, adapter).get(found.version, "")
     say(f"\nreview: {escape(said) or 'nobody has approved or rejected it yet'}")
 

@@ -188,6 +188,17 @@ def standing(home: Home, adapter: str) -> dict[str, str]:
     return said | {version: f"rejected: {reason}" for version, reason in rejections(home, adapter).items()}
 
 
+def read_card(home: Home, adapter: str, version: str) -> tuple[str, str]:
+    """A candidate's card as its page shows it, and why it is not to be believed (empty where the pipeline wrote it)."""
+    stored = client(home).get_model_version(adapter, version)
+    once, _ = split_description(stored.description)
+    try:
+        check_attestation(home, stored.tags.get(ATTESTATION, ""), adapter, stored.tags.get("digest", ""), once)
+    except RegistryError as error:
+        return once, str(error)
+    return once, ""
+
+
 def waiting(home: Home) -> list[str]:
     """Adapters whose newest released version was not checked yet, or was accepted and is in no rollout yet."""
     models = client(home).search_registered_models(max_results=1000)

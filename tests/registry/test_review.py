@@ -27,6 +27,7 @@ from pocketloop.registry.review import (
     approve,
     check_candidate,
     newest_approval,
+    read_card,
     reject,
     review,
 )
@@ -72,6 +73,7 @@ def test_a_copy_of_a_passed_candidate_counts_and_shows_its_card(store: Home, tmp
     shown = client(store).get_model_version(released_name("functions"), released)
     assert shown.tags["review"] == "accepted"
     assert shown.description == "# The card\n\nwith | a table"
+    assert read_card(store, "functions", found.version) == (shown.description, "")
     assert newest_approval(store, "functions", known_bases=BASES) == approval
 
 
@@ -139,6 +141,9 @@ def test_a_card_that_was_embellished_is_refused(store: Home, tmp_path: Path) -> 
     released = promote(store, found)
     client(store).update_model_version("functions", found.version, "# card\n\nThe best ever.")
     assert "does not fit its digest and card" in verdict_on(store, released).reason
+    shown, doubt = read_card(store, "functions", found.version)
+    assert shown.endswith("The best ever.")
+    assert "does not fit its digest and card" in doubt
 
 
 def test_a_version_that_is_no_copy_of_a_candidate_is_refused(store: Home, tmp_path: Path) -> None:

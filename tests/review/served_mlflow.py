@@ -45,7 +45,7 @@ class Mlflow:
             named = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": self.password(user)}
             environment |= {"MLFLOW_TRACKING_URI": self.url, **named}
         done = subprocess.run(
-            [POCKETLOOP, *arguments], env=environment, capture_output=True, text=True, timeout=120, check=False
+            [POCKETLOOP, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr

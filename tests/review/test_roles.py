@@ -108,6 +108,13 @@ def test_nobody_reads_without_an_account_and_there_is_no_default_password(mlflow
     assert mlflow_server.ask("alice", "GET", "/api/2.0/mlflow/registered-models/search").status_code == 200
 
 
+def test_mlflows_assistant_which_runs_commands_on_the_server_is_shut_for_everybody(mlflow_server: Mlflow) -> None:
+    for user in ("alice", "admin"):
+        for method in ("GET", "PUT"):
+            answer = mlflow_server.ask(user, method, "/ajax-api/3.0/mlflow/assistant/config", {})
+            assert (answer.status_code, answer.text) == (403, "the assistant is off")
+
+
 def test_passwords_are_random_and_only_their_owner_reads_the_files(mlflow_server: Mlflow) -> None:
     files = sorted((mlflow_server.home.keys / "mlflow").iterdir())
     secret = [file for file in files if file.name != "basic_auth.ini"]
