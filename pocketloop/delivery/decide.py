@@ -25,7 +25,7 @@ import numpy as np
 
 from pocketloop.contracts.delivery import MILLION
 from pocketloop.contracts.rollout import Action, Decision, Guardrail, GuardrailEvidence, Ladder, Rollout
-from pocketloop.delivery.observations import NEVER, Observations
+from pocketloop.delivery.observations import NEVER, SETTLE_HOURS, Observations
 from pocketloop.delivery.statistics import (
     Counts,
     confidence_sequence,
@@ -38,9 +38,6 @@ from pocketloop.delivery.statistics import (
 
 QUIET_HOURS = 24
 """An arm from which no device reports for this long has no telemetry."""
-
-EXPOSED_HOURS = 24
-"""A device must have been in its arm for this long before it says that almost nothing happens to it."""
 
 
 def decide(rollout: Rollout, observed: Observations, now: datetime) -> Decision:
@@ -83,9 +80,10 @@ def is_harmful(evidence: GuardrailEvidence) -> bool:
 
 
 def log_e_sample_ratio(observed: Observations) -> float:
-    """Log e-value against arms of equal size, among the devices that were heard from since they entered."""
-    canary, control = observed.heard_devices(True), observed.heard_devices(False)
-    return log_e_binomial(canary, canary + control, 0.5)
+    """Log e-value against arms of equal size, among the settled devices that were heard from since they entered."""
+    heard = (observed.heard < NEVER) & (observed.entered < observed.hours - SETTLE_HOURS)
+    canary = int((heard & observed.canary).sum())
+    return log_e_binomial(canary, int(heard.sum()), 0.5)
 
 
 def counts(observed: Observations, metric: str, among: np.ndarray | None = None) -> Counts:
@@ -137,7 +135,7 @@ def _evidence(
     heard = observed.heard < NEVER
     if metric == "silent":
         heard = entered < observed.hours - math.ceil(ladder.silent_hours)
-    exposed = heard & (entered < observed.hours - EXPOSED_HOURS)
+    exposed = heard & (entered < observed.hours - SETTLE_HOURS)
     canary, control = among & observed.canary, among & ~observed.canary
     hit = observed.affected[metric] < NEVER
     rare = log_e_rare(int((canary & exposed & hit).sum()), int((canary & exposed).sum()), guardrail.negligible * loosen)

@@ -1,10 +1,12 @@
 """What the telemetry says about a rollout's devices: who is in which arm, since when, and when each was first affected.
 
 Arms are intention to treat: they come from the device's id and the rollout's salt, never from what a report claims. A
-device counts from the start of the first rung at which its bucket is canary or control. What it runs is used once: a
-canary device that changes files may post its old counts at that moment, and its control twin would not, so that a
-canary device's report about another file waits for that device's next one. Without this the canary would be looked at
-more often, and look worse.
+device counts from the start of the first rung at which its bucket is canary or control.
+
+Reports must not come sooner from one arm than from the other, or that arm looks worse. A canary device may post its old
+counts when it changes files, and its control twin does not: so a canary device's report about another file waits for
+that device's next one. And until everybody has asked for the new policy, canary reports wait more often: so what
+happens in a device's first SETTLE_HOURS counts at their end, in both arms.
 """
 
 from dataclasses import dataclass
@@ -27,6 +29,8 @@ NEVER = np.iinfo(np.int32).max
 """Hour of what has not happened."""
 KNOWN_DAYS = 7
 """A device belongs to the fleet if it reported this many days before the rollout, or since."""
+SETTLE_HOURS = 24
+"""Devices ask for their policy and post their counts at least this often."""
 _BEFORE = KNOWN_DAYS * 24
 _OUTAGE_HOURS = 12
 """When nobody at all reports for longer, it is the collector that is silent, not the devices."""
@@ -111,7 +115,7 @@ class Observations:
     entered: np.ndarray
     """Hour at which that rung began."""
     heard: np.ndarray
-    """First report that counts."""
+    """First report that is about the time since then."""
     last: np.ndarray
     """Last report of any kind; negative: before the rollout."""
     joined: dict[str, np.ndarray]
@@ -157,7 +161,8 @@ def observe(rollout: Rollout, telemetry: Path, now: datetime) -> Observations:
     entered = entries[spans["cohort"]]
     times = {name: _spread(firsts["device"], firsts[name], devices) for name in firsts if name != "device"}
     heard = times.pop("heard")
-    joined = {metric: np.where(spans["new"], heard, entered) for metric in times}
+    times = {metric: _settled(hour, entered, hours) for metric, hour in times.items()}
+    joined = {metric: np.where(spans["new"], _settled(heard, entered, hours), entered) for metric in times}
     if "silent" in metrics:
         recent, times["silent"] = _silent(gaps, entered, live, ceil(ladder.silent_hours))
         joined["silent"] = np.where(recent, entered, spans["first_after"])
@@ -270,6 +275,12 @@ def _spread(device: np.ndarray, hour: np.ndarray, devices: int) -> np.ndarray:
     out = np.full(devices, NEVER, dtype=np.int32)
     out[device] = hour
     return out
+
+
+def _settled(hour: np.ndarray, entered: np.ndarray, hours: int) -> np.ndarray:
+    """Hours at which what happened counts: not before the device has settled, and NEVER if that is still to come."""
+    counts = np.maximum(hour, entered + SETTLE_HOURS)
+    return np.where(counts < hours, counts, NEVER)
 
 
 def _hour(moment: datetime, start: datetime) -> int:

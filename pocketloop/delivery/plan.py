@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pocketloop.contracts.rollout import Guardrail, Ladder, PlannedRung, Rollout, RolloutPlan, Rung
-from pocketloop.delivery.decide import EXPOSED_HOURS
-from pocketloop.delivery.observations import NEVER, observe
+from pocketloop.delivery.observations import NEVER, SETTLE_HOURS, observe
 from pocketloop.delivery.statistics import Counts, log_e_rare, noninferiority
 
 DAILY_SHARES: dict[str, float] = {
@@ -115,14 +114,14 @@ class _Fleet:
 
     def _certified(self, guardrail: Guardrail, loosen: float, entered: int, most: int) -> np.ndarray:
         """Whether the guardrail is certified after 1, 2, ... `most` hours on this rung."""
-        delay = math.ceil(self.ladder.silent_hours) if guardrail.metric == "silent" else 0
+        delay = math.ceil(self.ladder.silent_hours) if guardrail.metric == "silent" else SETTLE_HOURS
         hazard = -math.log1p(-min(self.shares[guardrail.metric], 0.999)) * _HOUR
         certain = -math.log1p(-self.ladder.confidence)
         hours = np.arange(entered + most)
         new = np.zeros((len(self.cohorts), len(hours)))
         left = np.zeros_like(new)
         for row, (entry, devices) in enumerate(self.cohorts):
-            # Whoever will never be heard again has already gone when silence first counts, all in that hour.
+            # What happened until then counts in the hour in which a cohort has settled, or can first be called silent.
             age = hours - entry - delay
             started = (age >= 0) & (devices > 0)
             survived = np.exp(-hazard * np.maximum(age + delay, 0))
@@ -131,8 +130,7 @@ class _Fleet:
             left[row] = np.where(started, devices * before, 0.0)
         log_e = noninferiority(Counts(new, 2 * new, left, 2 * left), 1 + (guardrail.max_ratio - 1) * loosen)
         affected = new.sum(axis=0).cumsum()
-        seen_after = max(delay, EXPOSED_HOURS)
-        seen = sum(np.where(hours >= entry + seen_after, devices, 0.0) for entry, devices in self.cohorts)
+        seen = sum(np.where(hours >= entry + delay, devices, 0.0) for entry, devices in self.cohorts)
         bound = guardrail.negligible * loosen
         rare = np.array([log_e_rare(x, n, bound) for x, n in zip(affected[entered:], seen[entered:], strict=True)])
         found: np.ndarray = np.maximum(log_e[entered:], rare) >= certain

@@ -1,5 +1,6 @@
 import random
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from pocketloop.contracts.delivery import ChannelPolicy, TelemetryReport
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.rollout import Guardrail, Ladder, Rollout, Rung
+from pocketloop.delivery.decide import judge, log_e_sample_ratio
 from pocketloop.delivery.observations import NEVER, Observations, observe
 from pocketloop.delivery.telemetry import write_reports
 
@@ -135,7 +137,8 @@ def by_hand(plan: Rollout, reports: list[TelemetryReport], now: datetime) -> dic
                         bad, total = bad + one, total + of
                 total = max(bad, total)
                 if bad > guardrail.limit * total and total >= guardrail.at_least:
-                    found[guardrail.metric] = hour(moment)
+                    counts = max(hour(moment), hour(entered) + 24)
+                    found[guardrail.metric] = counts if counts <= hour(now) else NEVER
                     break
         out[device] = found
     return out
@@ -170,44 +173,68 @@ def test_every_device_is_judged_by_the_definitions(tmp_path: Path, seed: int) ->
 
 def test_a_device_enters_at_the_first_rung_that_reaches_its_bucket_and_bears_its_earlier_crashes_not(tmp_path: Path):
     early, late = devices("canary", 1, 10)[0], next(d for d in devices("canary", 500) if policy(10).arm(d) == "stable")
-    reports = [report(name, end, digest=NEW, crashes=int(end == 5)) for name in (early, late) for end in (-3, 5, 60)]
+    reports = [report(name, end, digest=NEW, crashes=int(end == 15)) for name in (early, late) for end in (-3, 15, 60)]
     write_reports(tmp_path, reports, hours(70))
     observed = observe(rollout(0, 20, percents=(10, 50, 100)), tmp_path, hours(70))
     order = sorted([early, late])
     assert dict(zip(order, observed.entered.tolist(), strict=True)) == {early: 0, late: 20}
-    assert dict(zip(order, observed.affected["crashes"].tolist(), strict=True)) == {early: 5, late: NEVER}
+    assert dict(zip(order, observed.affected["crashes"].tolist(), strict=True)) == {early: 24, late: NEVER}
 
 
 def test_a_billion_crashes_of_one_device_are_one_device(tmp_path: Path) -> None:
     [device] = devices("canary", 1)
-    observed = seen(tmp_path, [report(device, 3, digest=NEW, crashes=2**31 - 1, sessions=0)] * 3, 5)
-    assert observed.affected["crashes"].tolist() == [3]
+    observed = seen(tmp_path, [report(device, 3, digest=NEW, crashes=2**31 - 1, sessions=0)] * 3, 30)
+    assert observed.affected["crashes"].tolist() == [24]
 
 
 def test_a_crash_before_the_first_finished_session_counts(tmp_path: Path) -> None:
-    observed = seen(tmp_path, [report(devices("control", 1)[0], 3, crashes=1, sessions=0)], 5)
-    assert observed.affected["crashes"].tolist() == [3]
+    observed = seen(tmp_path, [report(devices("control", 1)[0], 30, crashes=1, sessions=0)], 35)
+    assert observed.affected["crashes"].tolist() == [30]
 
 
 def test_reports_from_the_future_and_of_other_channels_wait_outside(tmp_path: Path) -> None:
     [device] = devices("canary", 1)
     others = [{"adapter": "intent"}, {"base_digest": "e" * 64}]
-    reports = [report(device, 8, digest=NEW, crashes=1), *(report(device, 2, crashes=1, **one) for one in others)]
-    assert len(seen(tmp_path, reports, 5).canary) == 0
-    assert observe(rollout(0, percents=(50, 100)), tmp_path, hours(9)).affected["crashes"].tolist() == [8]
+    reports = [report(device, 48, digest=NEW, crashes=1), *(report(device, 2, crashes=1, **one) for one in others)]
+    assert len(seen(tmp_path, reports, 45).canary) == 0
+    assert observe(rollout(0, percents=(50, 100)), tmp_path, hours(49)).affected["crashes"].tolist() == [48]
 
 
 def test_a_canary_device_that_posts_when_it_changes_files_is_not_looked_at_earlier_than_its_twin(
     tmp_path: Path,
 ) -> None:
     [canary], [control] = devices("canary", 1), devices("control", 1)
-    swap = [report(canary, 4, crashes=1), report(canary, 12, digest=NEW)]
-    reports = [*swap, report(control, 12, crashes=1)]
-    first = seen(tmp_path, [reports[0]], 6)
+    swap = [report(canary, 34, crashes=1), report(canary, 42, digest=NEW)]
+    reports = [*swap, report(control, 42, crashes=1)]
+    first = seen(tmp_path, [reports[0]], 36)
     assert (first.heard.tolist(), first.affected["crashes"].tolist()) == ([NEVER], [NEVER])
-    observed = seen(tmp_path, reports, 13)
-    assert observed.heard.tolist() == [12, 12]
-    assert observed.affected["crashes"].tolist() == [12, 12]
+    observed = seen(tmp_path, reports, 43)
+    assert observed.heard.tolist() == [42, 42]
+    assert observed.affected["crashes"].tolist() == [42, 42]
+
+
+@pytest.mark.parametrize("sync_hours", [1, 12])
+def test_posting_when_files_change_makes_a_large_harmless_canary_neither_worse_nor_larger(
+    tmp_path: Path, sync_hours: float
+) -> None:
+    draw, reports = random.Random(1), []
+    for arm, names in (("canary", devices("canary", 8000)), ("control", devices("control", 8000))):
+        for name in names:
+            swap = draw.uniform(0, sync_hours) if arm == "canary" else 99.0
+            posts = sorted([draw.uniform(0, 12) + 12 * n for n in range(-1, 3)] + [swap])
+            for before, end in pairwise(posts):
+                if end < 30:
+                    crashes = int(draw.random() < 0.02 * (end - before))
+                    digest = NEW if before >= swap else OLD
+                    reports.append(report(name, end, digest=digest, crashes=crashes))
+    write_reports(tmp_path, reports, hours(30))
+    plan = rollout(0, percents=(50, 100))
+    looks = [observe(plan, tmp_path, hours(hour)) for hour in (6, 12, 23, 24, 25, 30)]
+    for observed in looks:
+        crashes = judge(plan.ladder, 0, observed)[0]
+        assert crashes.log_e_harm < 2
+        assert log_e_sample_ratio(observed) < 2
+    assert looks[-1].affected["crashes"][looks[-1].canary].size > 7000
 
 
 def test_a_device_is_silent_that_many_hours_after_its_last_report_and_not_before(tmp_path: Path) -> None:
