@@ -1,6 +1,7 @@
 """The command line on a home of its own, driven as a person would."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,13 @@ class Fleet:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
+
+    def stop(self, process: subprocess.Popen[str]) -> None:
+        """Stop a server and the workers that it started."""
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=60)
 
     def run(self, *arguments: str, status: int = 0) -> str:
         process = self.start(*arguments)

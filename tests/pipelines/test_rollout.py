@@ -5,7 +5,6 @@ phones with llama.cpp. Simulated: time, and how the other phones are used.
 """
 
 import json
-import signal
 import socket
 import time
 import urllib.request
@@ -63,8 +62,7 @@ def mlflow_pages(fleet: Fleet) -> Iterator[str]:
                 time.sleep(0.5)
         yield url
     finally:
-        server.send_signal(signal.SIGTERM)
-        server.communicate(timeout=30)
+        fleet.stop(server)
 
 
 def live_through(fleet: Fleet, scenario: Scenario, adapter: str, new: str, old: str | None, clock: Clock) -> Lived:
