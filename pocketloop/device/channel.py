@@ -119,16 +119,13 @@ class Channel:
     def _fetch_policy(self, target: TargetFile) -> ChannelPolicy:
         if target.length > MAX_POLICY or "sha256" not in target.hashes:
             raise PolicyInvalid(f"{target.path}: {target.length} bytes, or without sha256: not a policy")
-        path = self.store.folder / f"policy-{self.adapter}.json"
-        self._download(target, path)
+        data = self.fetcher.small_target(self.repository.target_url(target), target.length, target.hashes["sha256"])
         try:
-            policy = ChannelPolicy.model_validate_json(path.read_bytes())
+            policy = ChannelPolicy.model_validate_json(data)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
             raise PolicyInvalid(f"{target.path}: `{where}` is wrong: {first['msg']}") from None
-        finally:
-            path.unlink(missing_ok=True)
         if (policy.adapter, policy.base_digest) != (self.adapter, self.device.base_digest):
             raise PolicyInvalid(f"{target.path} is the policy of {policy.adapter} on {policy.base_digest[:12]}")
         return policy

@@ -4,6 +4,7 @@ Nothing here is trusted: metadata is verified by the updater, files by the lengt
 decided here is only when to give up, and how to call it.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -11,13 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import requests
 import urllib3
-from requests.adapters import BaseAdapter, HTTPAdapter
+from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies
 from tuf.api.exceptions import DownloadHTTPError
 from tuf.ngclient import FetcherInterface
@@ -37,6 +36,7 @@ from pocketloop.device.errors import (
     Unreachable,
     storage_fault,
 )
+from pocketloop.device.folders import FolderAdapter
 
 _PIECE = 1 << 16
 _DIGEST = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}")
@@ -68,7 +68,7 @@ class Fetcher(FetcherInterface):
         self._session.proxies = get_environ_proxies(base_url)
         self._session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True
         if base_url.startswith("file:"):  # only then: a server must not be able to redirect into our files
-            self._session.mount("file://", _FolderAdapter())
+            self._session.mount("file://", FolderAdapter())
         retry = Retry(total=3, connect=2, read=False, status=0, other=0, backoff_factor=0.2)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=retry, pool_connections=1, pool_maxsize=1))
@@ -90,6 +90,22 @@ class Fetcher(FetcherInterface):
             if len(data) > max_length:
                 raise EndlessData(f"{_name(url)} has more than the {max_length} bytes that it may have")
         return bytes(data)
+
+    def small_target(self, url: str, length: int, sha256: str) -> bytes:
+        """A signed file that is small enough for memory.
+
+        Raises:
+            NetworkFault, EndlessData, TargetTruncated, TargetTampered: the answer is not the signed file.
+        """
+        try:
+            data = self.download_bytes(url, length)
+        except DownloadHTTPError:
+            raise _not_published(url) from None
+        if len(data) < length:
+            raise TargetTruncated(f"{_name(url)}: {len(data)} bytes came where {length} were signed")
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise _tampered(url)
+        return data
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         with self._get(url, {}) as response:
@@ -124,7 +140,7 @@ class Fetcher(FetcherInterface):
                 self._fill(url, length, part, reserve)
             if sha256_file(part) != sha256:
                 _discard(part)
-                raise TargetTampered(f"{_name(url)}: the bytes are not those that were signed")
+                raise _tampered(url)
             part.replace(path)
             _discard(part)
 
@@ -150,7 +166,7 @@ class Fetcher(FetcherInterface):
                 headers["If-Range"] = etag.read_text(encoding="utf-8")
         with self._get(url, headers) as response:
             if response.status_code == 404:
-                raise NotPublished(f"{_name(url)} is signed but not on the server; it may still be on its way")
+                raise _not_published(url)
             if response.status_code != 416:
                 _expect(response, url, {200, 206} if have else {200})
                 continues = response.headers.get("Content-Range") == f"bytes {have}-{length - 1}/{length}"
@@ -211,30 +227,6 @@ class Fetcher(FetcherInterface):
             raise ConnectionCut(f"{_name(url)}: the connection ended after {received} bytes; sync again") from None
 
 
-class _FolderAdapter(BaseAdapter):
-    """`file://` for requests: a repository in a folder of this machine, with ranges."""
-
-    def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
-        path = Path(url2pathname(urlsplit(request.url or "").path))
-        body: Any = None
-        headers: dict[str, str] = {}
-        status = 404
-        if path.is_file():
-            body, status, size = path.open("rb"), 200, path.stat().st_size
-            wanted = request.headers.get("Range", "").removeprefix("bytes=").partition("-")[0]
-            start = int(wanted) if wanted.isdecimal() else 0
-            if start:
-                status = 206 if start < size else 416
-                headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
-                body.seek(start)
-            headers["Content-Length"] = str(max(size - start, 0))
-        raw = urllib3.HTTPResponse(body or b"", headers=headers, status=status, preload_content=False)
-        return HTTPAdapter().build_response(request, raw)
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-
 def _expect(response: requests.Response, url: str, statuses: set[int]) -> None:
     if response.status_code == 511:
         raise _portal(url)
@@ -285,6 +277,14 @@ def _portal(url: str) -> CaptivePortal:
     return CaptivePortal(
         f"{_host(url)}: a web page came instead of {_name(url)}: log in to this network, then sync again"
     )
+
+
+def _not_published(url: str) -> NotPublished:
+    return NotPublished(f"{_name(url)} is signed but not on the server; it may still be on its way")
+
+
+def _tampered(url: str) -> TargetTampered:
+    return TargetTampered(f"{_name(url)}: the bytes are not those that were signed")
 
 
 def _host(url: str) -> str:

@@ -100,6 +100,9 @@ def _verify(device: DeviceConfig, store: Store, fetcher: Fetcher) -> VerifiedRep
 
 def _match_base(store: Store, adapter: str, base_digest: str) -> None:
     """Empty the slot when the phone has another base now: its files belong to the old one."""
+    slot = store.read().adapters.get(adapter)
+    if slot is None or slot.base_digest == base_digest:
+        return
     with store.change() as state:
         slot_of(state, adapter, base_digest)
 
