@@ -4,7 +4,6 @@ Everything secret lies in `keys/mlflow/` of the project's state, one file each (
 by the server itself (services/mlflow_app.py); here are the people.
 """
 
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,14 +74,6 @@ def hardened_environment(home: Home) -> dict[str, str]:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "POCKETLOOP_HOME": str(home.root),
     }
-
-
-def log_in(home: Home, user: str = PIPELINE) -> None:
-    """Let this process speak to a shared MLflow as `user`, unless the environment names somebody already."""
-    stored = password_file(home, user)
-    if home.mlflow_uri.startswith("http") and "MLFLOW_TRACKING_USERNAME" not in os.environ and stored.is_file():
-        os.environ["MLFLOW_TRACKING_USERNAME"] = user
-        os.environ["MLFLOW_TRACKING_PASSWORD"] = stored.read_text(encoding="utf-8")
 
 
 def set_up_accounts(home: Home, url: str, trainers: Sequence[str], reviewers: Sequence[str]) -> dict[str, str]:

@@ -200,15 +200,18 @@ def read_card(home: Home, adapter: str, version: str) -> tuple[str, str]:
 
 
 def waiting(home: Home) -> list[str]:
-    """Adapters whose newest released version was not checked yet, or was accepted and is in no rollout yet."""
+    """Adapters whose newest released version was not checked yet, or was accepted and never rolled out."""
     models = client(home).search_registered_models(max_results=1000)
-    found = []
-    for adapter in sorted(model.name.removesuffix(".released") for model in models if model.name.endswith(".released")):
-        versions = _released(home, adapter)
-        tags = versions[-1].tags if versions else {"review": "refused"}
-        if "review" not in tags or (tags["review"] == "accepted" and "rollout.state" not in tags):
-            found.append(adapter)
-    return found
+    adapters = sorted(model.name.removesuffix(".released") for model in models if model.name.endswith(".released"))
+    return [adapter for adapter in adapters if _waits([version.tags for version in _released(home, adapter)])]
+
+
+def _waits(tags: list[dict[str, str]]) -> bool:
+    if not tags or tags[-1].get("review") in ("refused", "rejected"):
+        return False
+    # The same candidate may have been promoted twice; what was taken back is not started again.
+    rolled_out = {tag.get("digest") for tag in tags if "rollout.state" in tag}
+    return "review" not in tags[-1] or tags[-1].get("digest") not in rolled_out
 
 
 def prepared_bases(home: Home) -> set[str]:

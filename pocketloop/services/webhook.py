@@ -194,7 +194,7 @@ def promote_in_a_process(adapter: str) -> None:
     Raises:
         RuntimeError: it failed; its output says why.
     """
-    command = [str(Path(sys.executable).with_name("pocketloop")), "promote", adapter]
+    command = [str(Path(sys.executable).with_name("pocketloop")), "promote", "--", adapter]
     status = subprocess.run(command, check=False).returncode
     if status:
         raise RuntimeError(f"`pocketloop promote {adapter}` ended with status {status}")

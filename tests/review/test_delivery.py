@@ -62,7 +62,11 @@ def test_what_nobody_was_told_of_is_found_by_looking(mlflow_server: Mlflow, tmp_
     assert "lost" not in waiting(home)  # refused: nothing to do until somebody promotes by hand
     review(home, "lost", known_bases=[BASE_DIGEST])
     assert "lost" in waiting(home)
-    client(home).set_model_version_tag(released_name("lost"), released, "rollout.state", "running")
+    client(home).set_model_version_tag(released_name("lost"), released, "rollout.state", "rolled_back")
+    assert "lost" not in waiting(home)
+    approve(home, "lost", found.version)
+    assert "lost" in waiting(home)  # somebody must look at the copy, and say that it is the same adapter again
+    review(home, "lost", known_bases=[BASE_DIGEST])
     assert "lost" not in waiting(home)
 
 
