@@ -14,6 +14,7 @@ class FolderAdapter(BaseAdapter):
     """`file://` for requests: a repository in a folder of this machine, with ranges."""
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:
+        """The file that the address names, from the start of the range on; 404 when there is none."""
         path = Path(url2pathname(urlsplit(request.url or "").path))
         body: Any = None
         headers: dict[str, str] = {}

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from forge import fixed_key
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from world import BASE, NOW, OTHER_BASE, SIZE, World, answer, companion, content, cut, facts, portal, silence
 
 from pocketloop.contracts.delivery import Companion
@@ -487,6 +490,55 @@ def test_a_rotated_online_key_no_longer_counts(world: World) -> None:
     with pytest.raises(errors.SignatureMissing):
         sync(device, "functions")
     assert active(device) == world.b
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("serve"), st.sampled_from([None, 0, 1, 2]), st.sampled_from([None, 0, 1, 2])),
+    st.tuples(st.just("revoke"), st.sampled_from([0, 1, 2]), st.none()),
+    st.tuples(st.just("break"), st.sampled_from([0, 1, 2]), st.none()),
+    st.tuples(st.just("crash"), st.none(), st.none()),
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=20)
+@given(steps=st.lists(STEPS, max_size=12))
+def test_whatever_happens_a_device_runs_an_approved_file_that_works_here(steps: list[tuple[str, Any, Any]]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        world = World(Path(name))
+        known = [world.a, world.b, world.c]
+        revoked: set[str] = set()
+        broken: set[str] = set()
+        device = world.device(probe=lambda path, _: 8 if path.stem in broken else 0)
+        for what, first, second in steps:
+            if what == "serve":
+                stable, canary = (known[n] if n is not None else None for n in (first, second))
+                world.serve(stable, canary, 100 if canary else 0)
+            elif what == "revoke":
+                revoked.add(known[first])
+                world.revoke(known[first])
+            elif what == "break":
+                broken.add(known[first])
+            else:
+                for _ in range(3):
+                    started(device.folder, "functions", BASE)
+            failed = None
+            try:
+                result = sync(device, "functions")
+            except errors.Revoked as error:
+                failed = error
+            found = slot(device)
+            runs, kept = (item.digest if item else None for item in (found.active, found.previous))
+            assert runs not in revoked
+            assert runs not in found.bad
+            assert runs is None or runs != kept
+            assert {digest for digest in (runs, kept) if digest} == {file.partition(".")[0] for file in files(device)}
+            if failed is None:
+                assert result.installed == runs
+                assert runs == result.wanted or result.wanted in found.bad
+            else:
+                assert found.policy is not None
+                assert {found.policy.wanted(device.device_id), found.policy.stable} & revoked
 
 
 def test_explain_says_what_runs_and_why(world: World) -> None:
