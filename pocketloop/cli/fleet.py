@@ -121,7 +121,7 @@ def _files(
 ) -> Iterator[tuple["PreparedBase", Path | None]]:
     """The prepared base (shared with the project, it never changes) and the file to roll out, if one is given."""
     from pocketloop.contracts.loading import load_base_config
-    from pocketloop.export.base import prepare_base
+    from pocketloop.export.base import open_base, prepare_base
 
     if adapter_file and candidate:
         raise ConfigError("--adapter-file and --candidate both name what to roll out: give one")
@@ -131,14 +131,14 @@ def _files(
     if candidate is None:
         yield prepare_base(load_base_config(base), "Q4_K_M", bases), adapter_file
         return
-    from pocketloop.contracts.loading import load_recipe
+    from pocketloop.contracts.reports import ReleaseBundle
     from pocketloop.registry.mlflow_store import candidate as find
     from pocketloop.registry.mlflow_store import fetch_bundle
 
     name, _, version = candidate.partition("@")
     with fetch_bundle(Home(), find(Home(), name, version or None)) as bundle:
-        recipe = load_recipe(str(bundle / "recipe.json"))
-        yield prepare_base(load_base_config(recipe.base), recipe.export.gguf.base, bases), bundle / "adapter.gguf"
+        described = ReleaseBundle.model_validate_json((bundle / "bundle.json").read_text(encoding="utf-8"))
+        yield open_base(bases / described.base_digest), bundle / "adapter.gguf"
 
 
 @contextmanager

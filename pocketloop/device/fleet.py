@@ -149,6 +149,8 @@ class Simulation:
         decided = clock.hours - started
         times = self._settle() if state != "holding" else []
         astray = self._astray(self._wanted(self.clients.policy()))
+        if state == "holding":  # a device that has not asked yet is not astray
+            astray = astray[self.fleet.holds[astray] == NEW]
         return Outcome(
             state=state,
             decided_hours=decided,

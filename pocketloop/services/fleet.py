@@ -143,7 +143,10 @@ def simulate(
     fleet = Fleet(scenario.population, scenario.effects, devices, seed)
     current: list[Rollout] = []
 
+    app = collector.create_app(home.telemetry, flush_seconds=3600, clock=clock)
+
     def begin(now: datetime) -> None:
+        app.state.inbox.flush()
         size = fleet_size(home.telemetry, now)
         promotion = Promotion(
             adapter=channel.adapter,
@@ -157,8 +160,6 @@ def simulate(
         baseline = measure(ladder, home.telemetry, channel.adapter, channel.base_digest, now)
         expected = plan(ladder, max(1, size), "simulated telemetry", baseline)
         current.append(start_rollout(repository, store, ladder, promotion, expected, now))
-
-    app = collector.create_app(home.telemetry, flush_seconds=3600, clock=clock)
 
     def watch(now: datetime) -> Decision:
         app.state.inbox.flush()

@@ -143,6 +143,23 @@ def test_a_rollout_that_ends_otherwise_than_expected_fails_the_command(base: Pre
 
 
 @pytest.mark.slow
+def test_a_registered_candidate_can_be_rehearsed_with_its_own_file(base: PreparedBase, tmp_path: Path) -> None:
+    from sample_candidates import register_sample
+
+    from pocketloop.contracts.files import sha256_file
+    from pocketloop.services.fleet_files import random_adapter
+
+    file = random_adapter(base, tmp_path / "mine.gguf", 99)
+    register_sample(Home(), tmp_path / "bundle", "mine", file=file, base_digest=base.manifest.digest)
+    kept = tmp_path / "kept"
+    arguments = ("--scenario", "small", "--days", "1", "--devices", "60", "--home", str(kept))
+    code, _ = run("simulate", "--candidate", "functions@1", "--look-hours", "12", *arguments)
+    assert code == 1  # a day is too short
+    assert list((kept / "cdn").rglob(f"*{sha256_file(file)}.gguf"))
+    assert not any(path.exists() for path in (Home().cdn, Home().telemetry, Home().rollouts))
+
+
+@pytest.mark.slow
 def test_a_seed_gives_the_same_rollout_again(base: PreparedBase) -> None:
     arguments = ("simulate", "--scenario", "small", "--days", "2", "--devices", "80", "--real", "2", "--json")
     reports = [json.loads(run(*arguments, "--seed", seed)[1]) for seed in ("4", "4", "5")]

@@ -156,6 +156,7 @@ def test_a_device_that_went_back_by_itself_keeps_the_old_file_and_is_counted() -
 def test_only_devices_of_the_canary_ever_run_the_new_file_before_completion() -> None:
     outcome, fleet, reports = lived(["widen"] + ["hold"] * 30, scenario("holding", days=7))
     assert outcome.state == "holding"
+    assert outcome.astray == []
     chosen = {device for device, canary in zip(fleet.ids, fleet.in_canary("salt", LADDER[1]), strict=True) if canary}
     assert {report["device_id"] for report in reports if report["digest"] == CHANNEL.new} <= chosen
     assert {fleet.ids[n] for n in np.flatnonzero(fleet.holds == NEW)} <= chosen
