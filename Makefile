@@ -28,8 +28,8 @@ lint: setup     ## format, lint, types, floors of the house
 bench: setup    ## every benchmark: ratios against a named baseline, measured in the same run
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
-ui: setup       ## MLflow on http://127.0.0.1:5000 with the project's store
-	@$(BIN)/pocketloop ui
+ui: setup       ## MLflow on http://127.0.0.1:5000 with the project's store (HARDENED=1: accounts, roles, audit)
+	@$(BIN)/pocketloop ui $(if $(HARDENED),--hardened)
 
 base: setup     ## rebuild the embedded base `tiny` from its generated corpus (over an hour)
 	$(BIN)/python -m pocketloop.models.tiny.build --out configs/bases/tiny

@@ -31,7 +31,6 @@ def tell(home: Home, rollout: Rollout) -> Path:
     from pocketloop.delivery.notify import notify
     from pocketloop.delivery.page import write_page
     from pocketloop.delivery.rollouts import RolloutStore
-
     from pocketloop.registry.history import clear_champion, set_champion, write_history
 
     decision = rollout.decisions[-1]
@@ -44,5 +43,7 @@ def tell(home: Home, rollout: Rollout) -> Path:
         clear_champion(home, rollout.adapter)
     page = home.rollouts / f"{rollout.rollout_id}.html"
     write_page(page, rollout)
-    notify(load_delivery().notify, rollout, decision)
+    failure = notify(load_delivery().notify, rollout, decision)
+    if failure:
+        print(f"  {failure}", flush=True)
     return page

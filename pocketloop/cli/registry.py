@@ -1,11 +1,10 @@
-"""What is registered: `review` (in a file of its own), `trace`, and `evaluate` on somebody's own data."""
+"""What is registered: `trace`, and `evaluate` on somebody's own data."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pocketloop.cli import review
 from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.cli.review import Version
 from pocketloop.contracts.home import Home
@@ -13,7 +12,6 @@ from pocketloop.contracts.home import Home
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    review.add_to(app)
     app.command(epilog="Example: pocketloop trace functions@2 --events")(trace)
     app.command(epilog="Example: pocketloop evaluate functions --data mine.jsonl --json")(evaluate)
 

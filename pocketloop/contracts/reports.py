@@ -231,6 +231,6 @@ class ReleaseBundle(_Report):
 def bundle_digest(
     adapter: str, files: dict[str, str], dataset_digest: str, base_digest: str, decision: GateDecision
 ) -> str:
-    """What a reviewer approves, as one sha256: the files (name to sha256), what they were made from, and the verdict."""
+    """What a reviewer approves, as one sha256: files (name to sha256), what they were made from, and the verdict."""
     gates = decision.model_dump(mode="json")
     return sha256_text(canonical_json([adapter, files, dataset_digest, base_digest, gates]))

@@ -17,13 +17,15 @@ import pytest
 from browsing import PATIENCE, choose_promotion, chromium, confirm
 from command_line import SMALL, Fleet
 
+from pocketloop.contracts.delivery import ChannelPolicy
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.rollout import Decision, Rollout
 from pocketloop.delivery.rollouts import RolloutStore
 from pocketloop.device import fleet as fleets
+from pocketloop.device.errors import NoChannel
 from pocketloop.device.fleet_clients import RealClients
 from pocketloop.device.fleet_model import NEW, Channel, Clock
-from pocketloop.device.fleet_scenarios import Scenario, load_scenario
+from pocketloop.device.fleet_scenarios import START, Scenario, load_scenario
 from pocketloop.export.base import open_base
 from pocketloop.models.llama_cpp import LlamaCppGenerator
 from pocketloop.models.probes import failed_probes
@@ -34,6 +36,24 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 PHONES, REAL, STEP_HOURS = 1000, 4, 12.0
 ROLLOUT = [*SMALL, "--set=rollout=small"]
+
+
+class Phones(RealClients):
+    """Real clients that know the base alone until their adapter's channel is published for the first time."""
+
+    def policy(self) -> ChannelPolicy:
+        try:
+            return super().policy()
+        except NoChannel:
+            return ChannelPolicy(
+                adapter=self.channel.adapter, base_digest=self.channel.base_digest, generation=1, updated=START
+            )
+
+    def sync(self, number: int) -> str | None:
+        try:
+            return super().sync(number)
+        except NoChannel:
+            return None
 
 
 class Lived(NamedTuple):
@@ -92,7 +112,7 @@ def live_through(fleet: Fleet, scenario: Scenario, adapter: str, new: str, old: 
 
         root = (home.keys / "root.json").read_bytes()
         folder = home.root / f"phones-{clock.hours:g}"
-        clients = RealClients(folder, repository, root, channel, simulated.ids[:REAL], probe, clock)
+        clients = Phones(folder, repository, root, channel, simulated.ids[:REAL], probe, clock)
         simulation = fleets.Simulation(
             simulated,
             channel,

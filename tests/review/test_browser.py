@@ -1,7 +1,6 @@
 """The review as a person does it: in Chromium, on MLflow's own pages, with its own button."""
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from browsing import PATIENCE, choose_promotion, chromium, confirm
 from sample_candidates import gates, register_sample
 from served_mlflow import Mlflow
 from tinymodels import save_tiny_adapter, save_tiny_model
@@ -26,7 +26,6 @@ from evaluation_samples import sample_findings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-PATIENCE = 60_000  # milliseconds; a page takes two seconds here, on a busy machine many more
 CLOSED_PANEL = """
 localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
 localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
@@ -55,26 +54,19 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    found = next((path for name in ("chromium", "chromium-browser") if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip("there is no chromium on this machine; Debian: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+def browser() -> Iterator[Any]:
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture
-def sit_down(chromium: Any, mlflow_server: Mlflow) -> Iterator[Any]:
+def sit_down(browser: Any, mlflow_server: Mlflow) -> Iterator[Any]:
     """Open a browser as somebody; their pages go when the test ends."""
     opened = []
 
     def person(user: str, password: str = "") -> Any:
         given = {"username": user, "password": password or mlflow_server.password(user)}
-        context = chromium.new_context(http_credentials=given, viewport={"width": 1120, "height": 860})
+        context = browser.new_context(http_credentials=given, viewport={"width": 1120, "height": 860})
         context.set_default_timeout(PATIENCE)
         context.add_init_script(CLOSED_PANEL)
         opened.append(context)
@@ -104,15 +96,9 @@ def candidate_of(server: Mlflow, base: Base, folder: Path, verdict: Any = "pass"
 
 def promote(page: Any, server: Mlflow, found: Candidate) -> None:
     """Open the candidate's page and press the button; ends before MLflow has answered."""
-    page.goto(f"{server.url}/#/models/functions/versions/{found.version}")
-    page.get_by_role("button", name="Promote model").click()
-    dialog = page.get_by_role("dialog")
-    dialog.get_by_role("combobox").click()
-    dialog.get_by_role("combobox").fill(RELEASED)
-    page.get_by_title(RELEASED, exact=True).click()
-    dialog.get_by_text("will be copied to").wait_for()
+    dialog = choose_promotion(page, server.url, "functions", found.version)
     photograph(page, "review-promote")
-    dialog.get_by_role("button", name="Promote", exact=True).click()
+    confirm(dialog)
 
 
 def newest(server: Mlflow, base: Base) -> ReviewedVersion:
