@@ -26,7 +26,7 @@ def announce(rollouts: list[Rollout]) -> Annotated[Folder, "pages"]:
 def tell(home: Home, rollout: Rollout) -> Path:
     """Write a rollout's newest decision into MLflow and onto its page, which is returned, and notify.
 
-    Alias `champion` follows what the stable channel serves, so that later candidates are compared with it.
+    A hold for the same reason as before is on the page only: a look an hour would bury what matters. Alias `champion` follows what the stable channel serves, so that later candidates are compared with it.
     """
     from pocketloop.delivery.notify import notify
     from pocketloop.delivery.page import write_page
@@ -34,6 +34,10 @@ def tell(home: Home, rollout: Rollout) -> Path:
     from pocketloop.registry.history import clear_champion, set_champion, write_history
 
     decision = rollout.decisions[-1]
+    page = home.rollouts / f"{rollout.rollout_id}.html"
+    write_page(page, rollout)
+    if decision.action == "hold" and rollout.decisions[-2].why == decision.why:
+        return page
     write_history(home, rollout.adapter, rollout.released, decision.reason, rollout, decision.at)
     served = rollout.digest if rollout.state == "complete" else rollout.previous
     served_by = next((r for r in RolloutStore(home.rollouts).all() if r.digest == served), None)
@@ -41,8 +45,6 @@ def tell(home: Home, rollout: Rollout) -> Path:
         set_champion(home, rollout.adapter, served_by.released)
     else:
         clear_champion(home, rollout.adapter)
-    page = home.rollouts / f"{rollout.rollout_id}.html"
-    write_page(page, rollout)
     failure = notify(load_delivery().notify, rollout, decision)
     if failure:
         print(f"  {failure}", flush=True)

@@ -17,14 +17,16 @@ from steps.stage import stage
 def plan_rollout(recipe: Recipe, base_manifest: BaseManifest) -> Annotated[RolloutPlan, "rollout_plan"]:
     """Expected days on each rung of the recipe's ladder."""
     with stage("plan") as this:
-        plan = planned_rollout(Home(), load_ladder(recipe.rollout), recipe.adapter, base_manifest.digest)
+        plan = planned_rollout(
+            Home(), load_ladder(recipe.rollout), recipe.adapter, base_manifest.digest, datetime.now(UTC)
+        )
         days = "not certifiable in time" if plan.days is None else f"{plan.days:.0f} days"
         this.done(f"ladder {plan.ladder}: {days} to everybody, {plan.daily_devices:,} devices a day ({plan.source})")
         return plan
 
 
-def planned_rollout(home: Home, ladder: Ladder, adapter: str, base_digest: str) -> RolloutPlan:
-    """The plan for the fleet as it is.
+def planned_rollout(home: Home, ladder: Ladder, adapter: str, base_digest: str, now: datetime) -> RolloutPlan:
+    """The plan for the fleet as it is at `now`.
 
     Its size is the ladder's own figure, else what telemetry shows, else what the event log shows; how often its devices
     are affected without any rollout comes from telemetry.
@@ -33,14 +35,14 @@ def planned_rollout(home: Home, ladder: Ladder, adapter: str, base_digest: str) 
     from pocketloop.delivery.plan import measure, plan
     from pocketloop.delivery.telemetry import fleet_size
 
-    reported = fleet_size(home.telemetry)
+    reported = fleet_size(home.telemetry, now)
     if ladder.daily_devices:
         size, source = ladder.daily_devices, f"configs/rollouts/{ladder.rollout}.yaml"
     elif reported:
         size, source = reported, "telemetry of the last week"
     else:
         size, source = daily_devices(home.events), "devices with an event"
-    baseline = measure(ladder, home.telemetry, adapter, base_digest, datetime.now(UTC)) if reported else None
+    baseline = measure(ladder, home.telemetry, adapter, base_digest, now) if reported else None
     return plan(ladder, max(1, _rounded(size)), source, baseline)
 
 

@@ -28,7 +28,7 @@ def start_canary(promotion: Promotion, bundle: Folder, as_of: str) -> Annotated[
         if promotion.state != "published":
             this.done(promotion.detail)
             return promotion
-        home = Home()
+        home, now = Home(), datetime.fromisoformat(as_of) if as_of else datetime.now(UTC)
         store = RolloutStore(home.rollouts)
         running = store.running(promotion.adapter, str(promotion.base_digest))
         if running is not None:
@@ -42,8 +42,8 @@ def start_canary(promotion: Promotion, bundle: Folder, as_of: str) -> Annotated[
             store,
             ladder,
             promotion,
-            planned_rollout(home, ladder, promotion.adapter, str(promotion.base_digest)),
-            datetime.fromisoformat(as_of) if as_of else datetime.now(UTC),
+            planned_rollout(home, ladder, promotion.adapter, str(promotion.base_digest), now),
+            now,
         )
         first = rollout.decisions[-1]
         tell(home, rollout)

@@ -46,7 +46,7 @@ def simulate(
     ladder: Annotated[str | None, typer.Option(help="Another ladder than the scenario's.")] = None,
     look_hours: Annotated[float, typer.Option(min=0.5, max=24, help="Simulated hours between looks.")] = 6,
     days: Annotated[float | None, typer.Option(min=1, help="Simulated days at most; else the scenario's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Draws devices, usage and adapter files.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws devices, usage and adapter files.")] = 1,
     base: Annotated[str, typer.Option(help="Base of configs/bases/ that the real clients run.")] = "tiny",
     adapter_file: Annotated[
         Path | None, typer.Option(help="GGUF LoRA to roll out; else one with random factors.")
