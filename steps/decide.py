@@ -13,7 +13,7 @@ from steps.stage import stage
 
 @step(enable_cache=False)
 def decide(adapter: str, as_of: str) -> Annotated[list[Rollout], "rollouts"]:
-    """The rollouts that were looked at, each with its newest decision and evidence last; already in force.
+    """The rollouts to tell of, each with its newest decision and evidence last; already in force.
 
     `as_of` (RFC 3339) looks as of another moment than now: for simulated fleets and replays.
     """
@@ -23,10 +23,11 @@ def decide(adapter: str, as_of: str) -> Annotated[list[Rollout], "rollouts"]:
     with stage("decide") as this:
         home = Home()
         store, repository = RolloutStore(home.rollouts), Repository.open(load_delivery(), home)
-        running = [r for r in store.all() if r.state == "running" and adapter in ("", r.adapter)]
+        ours = [r for r in store.all() if adapter in ("", r.adapter)]
+        running = [r for r in ours if r.state == "running"]
         now = datetime.fromisoformat(as_of) if as_of else datetime.now(UTC)
         for rollout in running:
             decision = watch_once(repository, store, rollout, home.telemetry, now)
             print(f"  {rollout.adapter}@{rollout.version}: {decision.action}, {decision.reason}", flush=True)
         this.done(f"{len(running)} running rollouts", **{r.rollout_id: r.decisions[-1].action for r in running})
-        return running
+        return [r for r in ours if r in running or store.untold(r)]

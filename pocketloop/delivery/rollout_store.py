@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from pocketloop.contracts.delivery import AdapterFacts, ChannelPolicy
 from pocketloop.contracts.errors import DeliveryError
-from pocketloop.contracts.files import write_json
-from pocketloop.contracts.rollout import Rollout
+from pocketloop.contracts.files import atomic_file, write_json
+from pocketloop.contracts.rollout import Decision, Rollout
 
 _LOCK_SECONDS = 120
 
@@ -63,6 +63,23 @@ class RolloutStore:
         """Write a record."""
         write_json(self._path(rollout.rollout_id), rollout)
 
+    def untold(self, rollout: Rollout) -> list[Decision]:
+        """Decisions that nobody was told of yet; a hold for the same reason as before is not told at all."""
+        marker = self._told(rollout.rollout_id)
+        told = datetime.fromisoformat(marker.read_text(encoding="utf-8")) if marker.is_file() else None
+        pairs = zip([None, *rollout.decisions], rollout.decisions, strict=False)
+        return [
+            decision
+            for before, decision in pairs
+            if (told is None or decision.at > told)
+            and not (before and decision.action == before.action == "hold" and decision.why == before.why)
+        ]
+
+    def mark_told(self, rollout: Rollout) -> None:
+        """Remember that people know of every decision up to the last."""
+        with atomic_file(self._told(rollout.rollout_id)) as temporary:
+            temporary.write_text(rollout.decisions[-1].at.isoformat(), encoding="utf-8")
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Keep other processes out.
@@ -101,6 +118,9 @@ class RolloutStore:
             else:
                 intended.unlink()
         return self.load(rollout_id)
+
+    def _told(self, rollout_id: str) -> Path:
+        return self.folder / f"{rollout_id}.told"
 
     def _path(self, rollout_id: str) -> Path:
         return self.folder / f"{rollout_id}.json"

@@ -318,3 +318,22 @@ def test_a_damaged_record_is_named(channel: Channel, store: RolloutStore) -> Non
         store.all()
     with pytest.raises(DeliveryError, match="no rollout absent"):
         store.load("absent")
+
+
+def test_what_was_decided_and_not_told_yet_is_told_once_and_repeated_holds_never(
+    channel: Channel, store: RolloutStore, telemetry: Path
+) -> None:
+    rollout = start(channel, store)
+    assert [d.action for d in store.untold(rollout)] == ["start"]
+    store.mark_told(rollout)
+    assert not store.untold(rollout)
+    live(channel, telemetry, 0, 1)
+    for hours in (6, 12, 20):
+        watch_once(channel, store, rollout, telemetry, day(hours / 24))
+    held = store.untold(rollout)
+    assert held
+    assert all(d.action == "hold" for d in held)
+    assert len(held) == len({d.why for d in held})
+    store.mark_told(rollout)
+    roll_back_now(channel, store, rollout, "by a person", day(0.9))
+    assert [d.action for d in RolloutStore(store.folder).untold(rollout)] == ["roll_back"]
