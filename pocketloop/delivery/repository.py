@@ -131,7 +131,8 @@ class Repository(ReviewDesk):
                         f"{digest} is not approved for adapter {policy.adapter} on base {policy.base_digest[:12]}; "
                         "reviewers approve it first"
                     )
-                if digest in leaving:
+                # What is stable now may stay so: a canary must be taken back even while a revocation waits.
+                if digest in leaving and not (current and digest == policy.stable == current.stable):
                     raise DeliveryError(f"{digest} is about to be revoked: {leaving[digest]}")
             channels = self._channels(state, [policy])
             self.commit(state, {CHANNELS: channels})

@@ -186,6 +186,15 @@ def test_channels_move_independently(repository: Repository, folder: Path) -> No
     assert repository.policy("intent", OTHER) is None
 
 
+def test_a_canary_is_taken_back_even_while_the_revocation_of_what_is_stable_waits(repository: Repository) -> None:
+    repository.set_policy(policy(2, stable=digest_of(1), canary=digest_of(2), canary_ppm=10_000, salt="s"))
+    repository.propose_revocation(digest_of(1), "it leaks")
+    repository.set_policy(policy(3, stable=digest_of(1)))
+    served = repository.policy("functions", BASE)
+    assert served is not None
+    assert (served.stable, served.canary) == (digest_of(1), None)
+
+
 def test_a_revoked_adapter_leaves_its_channels_and_never_returns(repository: Repository, folder: Path) -> None:
     repository.set_policy(policy(2, stable=digest_of(1), canary=digest_of(2), canary_ppm=10_000, salt="s"))
     phone = device(repository, folder)
