@@ -35,11 +35,9 @@ def promote(adapter: AdapterName, as_of: AsOf = None, stack: Stack = "local", as
     Runs again after an interruption, or once the missing signatures are there, it finishes what it began. Refused
     versions and the reason of each stand in MLflow and below. With nothing to promote it does nothing.
     """
-    home = environment()
+    environment()
     from pipelines.promote import promote as pipeline
-    from pocketloop.registry.mlflow_store import ensure_experiment
 
-    ensure_experiment(home, "promote")
     run = run_pipeline(pipeline, stack, adapter=adapter, as_of=_moment(as_of))
     promotion: Promotion = output_of(run, "start_canary", "started")
     for refusal in promotion.refused:
@@ -64,9 +62,7 @@ def watch(
     """Look at the fleet's telemetry and decide: widen, hold, or roll back; sign again what expires soon."""
     home = environment()
     from pipelines.watch import watch as pipeline
-    from pocketloop.registry.mlflow_store import ensure_experiment
 
-    ensure_experiment(home, "watch")
     while True:
         run = run_pipeline(pipeline, stack, adapter=adapter, as_of=_moment(as_of))
         rollouts: list[Rollout] = output_of(run, "decide", "rollouts")
