@@ -123,7 +123,7 @@ def live_through(fleet: Fleet, scenario: Scenario, adapter: str, new: str, old: 
             watch=watch,
             hours=STEP_HOURS,
         )
-        outcome = simulation.run(scenario)
+        outcome = simulation.run(scenario.model_copy(update={"warmup_hours": clock.hours + 48}))
     return Lived(outcome, newest(home), clock, clients, simulated)
 
 
