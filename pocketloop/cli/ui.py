@@ -38,6 +38,7 @@ def ui(
     if hardened:
         command += ["--app-name", "pocketloop"]
         environment |= hardened_environment(home)
+        os.umask(0o077)  # what the server writes (accounts and their journal, the audit line) is its owner's alone
         say(f"  the password of {ADMIN!r} lies in {password_file(home, ADMIN)}; who changed what in {home.audit}")
         say(f"  accounts  pocketloop review setup --url {url} --trainer NAME --reviewer NAME")
     os.execve(sys.executable, command, environment)  # noqa: S606 - the server takes this process's place
