@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.loading import load_config
@@ -45,7 +45,11 @@ def apply_stack(path: Path) -> dict[str, str]:
         except ValueError:
             known = ", ".join(sorted(StackComponentType.values()))
             raise ConfigError(f"{path}: unknown component type {type_name!r}; known: {known}") from None
-        components[kind], done[type_name] = _apply_component(client, f"{config.name}-{type_name}", kind, component)
+        try:
+            components[kind], done[type_name] = _apply_component(client, f"{config.name}-{type_name}", kind, component)
+        except ValidationError as error:
+            wrong = "; ".join(found["msg"].removeprefix("Value error, ") for found in error.errors())
+            raise ConfigError(f"{path}: {type_name}: {wrong}") from None
     stacks = client.list_stacks(name=config.name)
     if not stacks.items:
         client.create_stack(name=config.name, components=components)

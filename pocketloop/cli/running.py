@@ -23,7 +23,7 @@ def environment() -> Home:
     os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "CRITICAL")
     os.environ.setdefault("ZENML_DISABLE_STEP_LOGS_STORAGE", "false")
     os.environ.setdefault("ZENML_ENABLE_RICH_TRACEBACK", "false")
-    Path(os.environ["ZENML_CONFIG_PATH"]).mkdir(parents=True, exist_ok=True)
+    Path(os.environ["ZENML_CONFIG_PATH"]).mkdir(mode=0o700, parents=True, exist_ok=True)
     return home
 
 

@@ -67,7 +67,7 @@ def client(home: Home) -> Any:
     import logging
 
     home.root.mkdir(parents=True, exist_ok=True)
-    for name in ("mlflow.store.db.utils", "alembic"):
+    for name in ("mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)  # its first use of a store narrates every migration
     import mlflow
 

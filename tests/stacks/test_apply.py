@@ -36,3 +36,12 @@ def test_an_unknown_component_type_is_named(zenml_home: Path) -> None:
     file.write_text("name: bad\ncomponents:\n  orchestratr: {flavor: local}\n")
     with pytest.raises(ConfigError, match="unknown component type 'orchestratr'"):
         apply_stack(file)
+
+
+def test_a_server_without_an_account_is_a_clear_error(zenml_home: Path) -> None:
+    from stacks.apply import apply_stack
+
+    file = zenml_home / "stack.yaml"
+    file.write_text((STACK % "one.db").replace("sqlite:///one.db", "http://127.0.0.1:9"))
+    with pytest.raises(ConfigError, match="experiment_tracker: MLflow .* requires exactly one authentication method"):
+        apply_stack(file)
