@@ -20,8 +20,11 @@ def plan_rollout(recipe: Recipe, base_manifest: BaseManifest) -> Annotated[Rollo
         plan = planned_rollout(
             Home(), load_ladder(recipe.rollout), recipe.adapter, base_manifest.digest, datetime.now(UTC)
         )
-        days = "not certifiable in time" if plan.days is None else f"{plan.days:.0f} days"
-        this.done(f"ladder {plan.ladder}: {days} to everybody, {plan.daily_devices:,} devices a day ({plan.source})")
+        fleet = f"{plan.daily_devices:,} devices a day ({plan.source})"
+        if plan.days is None:
+            this.done(f"ladder {plan.ladder} asks for more than {fleet}")
+        else:
+            this.done(f"ladder {plan.ladder}: {plan.days:.0f} days to everybody, {fleet}")
         return plan
 
 
