@@ -24,7 +24,8 @@ def plan_rollout(recipe: Recipe, base_manifest: BaseManifest) -> Annotated[Rollo
         if plan.days is None:
             this.done(f"ladder {plan.ladder} asks for more than {fleet}")
         else:
-            this.done(f"ladder {plan.ladder}: {plan.days:.0f} days to everybody, {fleet}")
+            late = f", nine in ten within {plan.late_days:.0f}" if plan.late_days is not None else ""
+            this.done(f"ladder {plan.ladder}: {plan.days:.0f} days to everybody{late}; {fleet}")
         return plan
 
 

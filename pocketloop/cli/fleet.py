@@ -204,6 +204,8 @@ def _tell(report: "FleetReport") -> None:
         ],
     )
     planned = "not within its limit" if report.planned_days is None else f"{report.planned_days:.1f} days"
+    if report.planned_late_days is not None:
+        planned += f", nine in ten within {report.planned_late_days:.1f}"
     say(f"ended      {report.ended} after {report.decided_hours / 24:.2f} days (plan to everybody: {planned})")
     if report.settled_hours is not None:
         say(

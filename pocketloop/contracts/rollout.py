@@ -104,6 +104,8 @@ class RolloutPlan(_Part):
     source: str
     """Where the fleet's size comes from."""
     rungs: list[PlannedRung]
+    late_days: float | None = None
+    """Nine in ten rollouts of such an adapter reach everybody within this many days; `None` as in `days`."""
 
     @property
     def days(self) -> float | None:

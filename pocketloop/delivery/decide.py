@@ -138,7 +138,7 @@ def _evidence(
     exposed = heard & (entered < observed.hours - SETTLE_HOURS)
     canary, control = among & observed.canary, among & ~observed.canary
     hit = observed.affected[metric] < NEVER
-    rare = log_e_rare(int((canary & exposed & hit).sum()), int((canary & exposed).sum()), guardrail.negligible * loosen)
+    rare = float(log_e_rare((canary & exposed & hit).sum(), (canary & exposed).sum(), guardrail.negligible * loosen))
     total = tallied.together()
     low, high = confidence_sequence(total, ladder.confidence)
     certain = -math.log1p(-ladder.confidence)

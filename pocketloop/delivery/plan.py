@@ -2,7 +2,8 @@
 
 The same tests that will decide are run on expected counts of an adapter exactly as good as its control: each device is
 affected with a metric's daily hazard, counts once, and is then no longer at risk. The hour at which the expected log
-e-value arrives is about the mean of the hours at which simulated ones do; most are faster, a few much slower.
+e-value arrives is about the mean of the hours at which simulated ones do; most are faster, a few much slower: so the
+plan also draws a few dozen such rollouts, and says within how many days nine in ten of them reach everybody.
 """
 
 import math
@@ -29,6 +30,7 @@ because few events make a long plan. `measure` finds a fleet's own."""
 _HOUR = 1 / 24
 _MEASURED_DAYS = 7
 _LEAST_DEVICE_DAYS = 100
+_DRAWS, _LATE = 40, 0.9
 
 
 def plan(ladder: Ladder, daily_devices: int, source: str, baseline: Mapping[str, float] | None = None) -> RolloutPlan:
@@ -40,8 +42,21 @@ def plan(ladder: Ladder, daily_devices: int, source: str, baseline: Mapping[str,
         baseline: daily shares by metric (`measure`), in place of DAILY_SHARES.
     """
     shares = {**DAILY_SHARES, **(baseline or {})}
+    rungs = _climbed(_Fleet(ladder, shares), daily_devices)
+    planned = RolloutPlan(ladder=ladder.rollout, daily_devices=daily_devices, source=source, rungs=rungs)
+    if planned.days is None:
+        return planned
+    rng = np.random.default_rng(0)
+    drawn = [_climbed(_Fleet(ladder, shares, rng), daily_devices) for _ in range(_DRAWS)]
+    totals = [sum(math.inf if rung.days is None else rung.days for rung in one) for one in drawn]
+    late = float(np.quantile(totals, _LATE, method="higher"))
+    return planned.model_copy(update={"late_days": late if math.isfinite(late) else None})
+
+
+def _climbed(fleet: "_Fleet", daily_devices: int) -> list[PlannedRung]:
+    """Each rung as this fleet climbs it; after one that takes too long, none is reached."""
     rungs: list[PlannedRung] = []
-    fleet = _Fleet(ladder, shares)
+    ladder = fleet.ladder
     for place, rung in enumerate(ladder.rungs[:-1]):
         days, limited_by = fleet.climb(place, daily_devices * rung.percent / 100)
         rungs.append(PlannedRung(percent=rung.percent, days=days, limited_by=limited_by))
@@ -49,8 +64,7 @@ def plan(ladder: Ladder, daily_devices: int, source: str, baseline: Mapping[str,
             later = ladder.rungs[place + 1 : -1]
             rungs += [PlannedRung(percent=one.percent, days=None, limited_by=limited_by) for one in later]
             break
-    rungs.append(PlannedRung(percent=100, days=0.0, limited_by="hold"))
-    return RolloutPlan(ladder=ladder.rollout, daily_devices=daily_devices, source=source, rungs=rungs)
+    return [*rungs, PlannedRung(percent=100, days=0.0, limited_by="hold")]
 
 
 def measure(ladder: Ladder, telemetry: Path, adapter: str, base_digest: str, now: datetime) -> dict[str, float]:
@@ -87,12 +101,13 @@ def measure(ladder: Ladder, telemetry: Path, adapter: str, base_digest: str, now
 
 
 class _Fleet:
-    """Expected counts in one arm, hour by hour, over the rungs climbed so far."""
+    """Counts in both arms, hour by hour, over the rungs climbed so far: expected ones, or drawn with `rng`."""
 
-    def __init__(self, ladder: Ladder, shares: Mapping[str, float]) -> None:
-        self.ladder, self.shares = ladder, shares
+    def __init__(self, ladder: Ladder, shares: Mapping[str, float], rng: np.random.Generator | None = None) -> None:
+        self.ladder, self.shares, self.rng = ladder, shares, rng
         self.cohorts: list[tuple[int, float]] = []  # hour of entry, devices in each arm
         self.hour = 0
+        self.drawn: dict[tuple[str, int, int], np.ndarray] = {}
 
     def climb(self, place: int, arm: float) -> tuple[float | None, str]:
         """Days on this rung and what limits them."""
@@ -118,20 +133,34 @@ class _Fleet:
         hazard = -math.log1p(-min(self.shares[guardrail.metric], 0.999)) * _HOUR
         certain = -math.log1p(-self.ladder.confidence)
         hours = np.arange(entered + most)
-        new = np.zeros((len(self.cohorts), len(hours)))
+        new = np.zeros((2, len(self.cohorts), len(hours)))
         left = np.zeros_like(new)
         for row, (entry, devices) in enumerate(self.cohorts):
             # What happened until then counts in the hour in which a cohort has settled, or can first be called silent.
-            age = hours - entry - delay
-            started = (age >= 0) & (devices > 0)
-            survived = np.exp(-hazard * np.maximum(age + delay, 0))
-            before = np.where(age == 0, 1.0, np.exp(-hazard * np.maximum(age + delay - 1, 0)))
-            new[row] = np.where(started, devices * (before - survived), 0.0)
-            left[row] = np.where(started, devices * before, 0.0)
-        log_e = noninferiority(Counts(new, 2 * new, left, 2 * left), 1 + (guardrail.max_ratio - 1) * loosen)
-        affected = new.sum(axis=0).cumsum()
-        seen = sum(np.where(hours >= entry + delay, devices, 0.0) for entry, devices in self.cohorts)
-        bound = guardrail.negligible * loosen
-        rare = np.array([log_e_rare(x, n, bound) for x, n in zip(affected[entered:], seen[entered:], strict=True)])
+            age = np.arange(max(0, len(hours) - entry - delay))
+            gone = -np.expm1(-hazard * (age + delay))
+            for arm in (0, 1):
+                counted = self._affected(guardrail.metric, row, arm, devices, np.diff(gone, prepend=0.0))
+                new[arm, row, entry + delay :] = counted
+                left[arm, row, entry + delay :] = max(devices, 0.0) - (np.cumsum(counted) - counted)
+        both = Counts(new[0], new.sum(axis=0), left[0], left.sum(axis=0))
+        log_e = noninferiority(both, 1 + (guardrail.max_ratio - 1) * loosen)
+        affected = new[0].sum(axis=0).cumsum()
+        seen = np.sum([np.where(hours >= entry + delay, devices, 0.0) for entry, devices in self.cohorts], axis=0)
+        rare = log_e_rare(affected[entered:], seen[entered:], guardrail.negligible * loosen)
         found: np.ndarray = np.maximum(log_e[entered:], rare) >= certain
         return found
+
+    def _affected(self, metric: str, row: int, arm: int, devices: float, shares: np.ndarray) -> np.ndarray:
+        """Devices of one arm of a cohort that a metric newly affects, by hour since they count; a draw stays."""
+        if self.rng is None:
+            return max(devices, 0.0) * shares
+        key = metric, row, arm
+        held = self.drawn.get(key, np.zeros(0))
+        if len(held) < len(shares):
+            rest = shares[len(held) :]
+            at_risk = max(1 - float(shares[: len(held)].sum()), 1e-12)
+            odds = np.append(rest / at_risk, max(0.0, 1 - float(rest.sum()) / at_risk))
+            fresh = self.rng.multinomial(max(0, round(devices) - int(held.sum())), odds / odds.sum())[:-1]
+            held = self.drawn[key] = np.concatenate([held, fresh])
+        return held[: len(shares)]

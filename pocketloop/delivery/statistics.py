@@ -20,6 +20,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 BIG_RATIO = 1e9
 """Written for a ratio that nothing bounds from above."""
@@ -132,17 +133,19 @@ def log_e_binomial(successes: int, n: int, share: float, strength: float = 100.0
     return mixture - successes * math.log(share) - (n - successes) * math.log1p(-share)
 
 
-def log_e_rare(affected: float, n: float, bound: float) -> float:
+def log_e_rare(affected: npt.ArrayLike, n: npt.ArrayLike, bound: float) -> np.ndarray:
     """Log e-value against "the share of affected devices is `bound` or more", a mixture over smaller shares.
 
     The share of those affected so far only grows: while the devices are the same, a look at which it is shown to be
-    small enough is a look at which it was, and later looks can only show less.
+    small enough is a look at which it was, and later looks can only show less. `affected` of `n` may be arrays of one
+    shape, which is the shape of the result.
     """
-    if n == 0 or bound <= 0:
-        return 0.0
+    hit, seen = np.asarray(affected, dtype=float)[..., None], np.asarray(n, dtype=float)[..., None]
+    if bound <= 0:
+        return np.zeros(hit.shape[:-1])
     shares = bound * np.array([0.01, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85])
-    gains = affected * np.log(shares / bound) + (n - affected) * (np.log1p(-shares) - math.log1p(-bound))
-    return float(_log_sum(gains)) - math.log(len(shares))
+    gains = hit * np.log(shares / bound) + (seen - hit) * (np.log1p(-shares) - math.log1p(-bound))
+    return _log_sum(gains) - math.log(len(shares))
 
 
 def _above_one() -> tuple[np.ndarray, np.ndarray]:

@@ -134,10 +134,11 @@ def _plan(plan: RolloutPlan) -> str:
         [f"{rung.percent:g} %", "not in time" if rung.days is None else f"{rung.days:.1f}", rung.limited_by]
         for rung in plan.rungs
     ]
+    late = f" (nine in ten: within {plan.late_days:.1f})" if plan.late_days is not None else ""
     total = (
         "it cannot reach everybody: a rung takes longer than the ladder allows"
         if plan.days is None
-        else f"{plan.days:.1f} days to everybody, if it is as good as what it replaces"
+        else f"{plan.days:.1f} days to everybody{late}, if it is as good as what it replaces"
     )
     said = f"Ladder `{plan.ladder}`, {plan.daily_devices:,} active devices a day ({plan.source}): {total}."
     return f"{said}\n\n{_table(['rung', 'expected days', 'limited by'], rows)}"

@@ -55,6 +55,8 @@ class FleetReport(BaseModel):
     seed: int
     rungs: list[Rung]
     planned_days: float | None
+    planned_late_days: float | None
+    """Nine in ten rollouts of a good adapter take at most this long."""
     decided_hours: float
     """From the rollout's start to its last decision."""
     rung_hours: float
@@ -230,6 +232,7 @@ def _report(
             for rung, start, end, plan in zip(rollout.ladder.rungs, begun, ends, planned, strict=False)
         ],
         planned_days=expected.days if expected else None,
+        planned_late_days=expected.late_days if expected else None,
         decided_hours=outcome.decided_hours,
         rung_hours=outcome.decided_hours - begun[-1],
         median_settled_hours=after[0],

@@ -32,13 +32,13 @@ def test_a_larger_fleet_and_a_looser_margin_never_take_longer() -> None:
 def test_the_minimum_hold_is_kept_and_named() -> None:
     made = plan(ladder(Rung(percent=50, min_hours=72)), 10**6, "a guess")
     assert [(rung.days, rung.limited_by) for rung in made.rungs] == [(3.0, "hold"), (0.0, "hold")]
-    assert (made.days, made.source, made.daily_devices) == (3.0, "a guess", 10**6)
+    assert (made.days, made.late_days, made.source, made.daily_devices) == (3.0, 3.0, "a guess", 10**6)
 
 
 def test_a_fleet_that_is_too_small_is_told_so_and_what_stops_it() -> None:
     standard = load_ladder("standard")
     made = plan(standard, 300, "a guess")
-    assert made.days is None
+    assert (made.days, made.late_days) == (None, None)
     assert {rung.limited_by for rung in made.rungs[:-1]} == {"min_devices"}
     rare = plan(ladder(Rung(percent=10)), 2000, "a guess", {"crashes": 0.005})
     assert (rare.days, rare.rungs[0].limited_by) == (None, "crashes")
@@ -71,6 +71,8 @@ def test_the_planned_days_are_the_mean_that_simulated_rollouts_need() -> None:
     needed = np.where(certified.any(axis=1), certified.argmax(axis=1) + 1, hours) / 24
     assert planned == pytest.approx(float(needed.mean()), rel=0.2)
     assert (needed <= planned).mean() > 0.5
+    assert made.late_days is not None
+    assert (needed <= made.late_days).mean() == pytest.approx(0.9, abs=0.07)
 
 
 def test_a_fleets_own_shares_are_measured(tmp_path: Path) -> None:
