@@ -44,7 +44,7 @@ def webhook_environment(home: Home) -> dict[str, str]:
         "MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": keep_secret(accounts(home) / "webhooks.key", new_key).decode(),
         "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
         "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
-        "MLFLOW_WEBHOOK_CACHE_TTL": "5",
+        "MLFLOW_WEBHOOK_CACHE_TTL": "0",  # else a service that has just registered misses events
     }
 
 

@@ -111,6 +111,7 @@ class _Deliveries:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
         with closing(sqlite3.connect(path)) as store, store:
             store.execute("CREATE TABLE IF NOT EXISTS delivery (id TEXT PRIMARY KEY, at REAL NOT NULL)")
 

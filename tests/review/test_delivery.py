@@ -34,13 +34,14 @@ def test_mlflows_own_webhook_wakes_promotion_and_is_registered_once(mlflow_serve
     home = mlflow_server.home
     found = register_sample(home, tmp_path / "one", "delivered")
     promoted = threading.Event()
+    reported: list[str] = []
 
     def promote(adapter: str) -> None:
         assert adapter == "functions"
         assert review(home, adapter, known_bases=[BASE_DIGEST])[-1].approval is not None
         promoted.set()
 
-    with Promoter(promote, list, poll=3600, report=lambda line: None) as promoter:
+    with Promoter(promote, list, poll=3600, report=reported.append) as promoter:
         app = create_app(webhook_secret(home), promoter.wake, accounts(home) / "deliveries.db")
         with running(app) as address:
             for _ in range(2):
@@ -48,7 +49,7 @@ def test_mlflows_own_webhook_wakes_promotion_and_is_registered_once(mlflow_serve
             held = mlflow_server.ask("admin", "GET", "/api/2.0/mlflow/webhooks").json()["webhooks"]
             assert [(webhook["name"], webhook["url"]) for webhook in held] == [("pocketloop-review", address + PATH)]
             press(mlflow_server, found.version)
-            assert promoted.wait(60)
+            assert promoted.wait(60), reported
     assert webhook_secret(home) not in (home.root / "mlflow.db").read_bytes().decode("latin-1")
 
 
