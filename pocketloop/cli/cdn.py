@@ -77,7 +77,7 @@ def status(as_json: AsJson = False) -> None:
         keys = ", ".join(f"{key.name}{'' if key.here else ' (elsewhere)'}" for key in role.keys)
         expires = f"{role.expires:%Y-%m-%d %H:%M}" + (" (due)" if role.due else "")
         rows.append([role.role, str(role.version), expires, f"{role.threshold} of {len(role.keys)}", keys])
-    table("", ["role", ">version", "expires (UTC)", "signatures", "keys"], rows)
+    table("", ["role", ">version", "expires (UTC)", "needs", "keys"], rows)
     for digest, base in found.bases.items():
         say(f"base      {digest[:12]}  {base.base} {base.quantization}")
     for digest, facts in found.adapters.items():
