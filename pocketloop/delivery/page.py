@@ -1,11 +1,11 @@
 """The page of a rollout that a person opens: one HTML file that needs nothing beside it, and names no device."""
 
-import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketloop.contracts.delivery import MILLION
+from pocketloop.contracts.figures import FAINT, INK, new_figure, plain, svg
 from pocketloop.contracts.files import atomic_file
 from pocketloop.contracts.rollout import Decision, GuardrailEvidence, PlannedRung, Rollout
 from pocketloop.delivery.decide import is_harmful
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_INK, _FAINT, _GRID, _LINE, _BAD, _GOOD = "#1f2937", "#6b7280", "#e5e7eb", "#1d4ed8", "#b91c1c", "#15803d"
+_LINE, _BAD, _GOOD = "#1d4ed8", "#b91c1c", "#15803d"
 _RATIOS = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Ticks of the ratio; what lies beyond is drawn at the last one."""
 
@@ -73,7 +73,7 @@ def ladder_figure(rollout: Rollout) -> str:
             planned_days.append(at)
             planned.append(rung.percent)
             at += rung.days or 0.0
-        axes.step(planned_days, planned, where="post", color=_FAINT, linewidth=1.2, linestyle=(0, (4, 3)), label="plan")
+        axes.step(planned_days, planned, where="post", color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)), label="plan")
     axes.step(days, shares, where="post", color=_LINE, linewidth=2.2, label="served")
     if rollout.state == "rolled_back":
         axes.plot([days[-1]], [0], "X", color=_BAD, markersize=9, label="taken back")
@@ -82,9 +82,9 @@ def ladder_figure(rollout: Rollout) -> str:
     axes.set_ylim(-4, 106)
     axes.set_xlim(left=0, right=max(days[-1], 1.0) * 1.03)
     axes.set_yticks([0, 25, 50, 75, 100], ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    axes.set_xlabel("days since the start", color=_FAINT)
-    axes.legend(frameon=False, labelcolor=_INK, loc="upper left", ncols=4)
-    return _svg(figure)
+    axes.set_xlabel("days since the start", color=FAINT)
+    axes.legend(frameon=False, labelcolor=INK, loc="upper left", ncols=4)
+    return svg(figure)
 
 
 def ratio_figure(rollout: Rollout, metric: str) -> str:
@@ -111,13 +111,13 @@ def ratio_figure(rollout: Rollout, metric: str) -> str:
         linestyle=(0, (4, 3)),
         drawstyle="steps-post",
     )
-    axes.axhline(1, color=_FAINT, linewidth=0.8)
+    axes.axhline(1, color=FAINT, linewidth=0.8)
     axes.set_yscale("log")
     axes.set_ylim(low / 1.15, high * 1.15)
     axes.set_xlim(left=0, right=max(days[-1], 1.0) * 1.03)
     axes.set_yticks(_RATIOS, [f"{ratio:g}" for ratio in _RATIOS])
     axes.minorticks_off()
-    return _svg(figure)
+    return svg(figure)
 
 
 def _point(evidence: GuardrailEvidence) -> float | None:
@@ -166,26 +166,7 @@ def _percent(decision: Decision) -> float:
 
 
 def _axes(width: float, height: float) -> tuple["Figure", "Axes"]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = new_figure(width, height)
     axes = figure.add_subplot()
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)
-    axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
-    axes.grid(axis="y", color=_GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
+    plain(axes, grid="y")
     return figure, axes
-
-
-def _svg(figure: "Figure") -> str:
-    """The figure as text to set into a page; the same numbers give the same bytes."""
-    import matplotlib as mpl
-
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "pocketloop", "font.family": "sans-serif"}
-    out = io.StringIO()
-    with mpl.rc_context(settings):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]

@@ -1,16 +1,9 @@
 """Figures of the report, as SVG text to set into a page. The same numbers give the same bytes."""
 
-import io
-from typing import TYPE_CHECKING, Literal
-
+from pocketloop.contracts.figures import FAINT, INK, new_figure, plain, svg
 from pocketloop.contracts.reports import SetResult, TrainReport
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 COLOURS = {"adapter": "#1d4ed8", "transformers": "#7aa5f5", "champion": "#d97706", "base": "#8a94a6"}
-_INK, _FAINT, _GRID = "#1f2937", "#6b7280", "#e5e7eb"
 _MOST_CLASSES = 24
 
 
@@ -18,14 +11,14 @@ def scores_figure(results: list[SetResult]) -> str:
     """One row for each metric and model: the estimate as a dot, its 95 % interval as a line."""
     metrics = list(results[0].metrics)
     rows = [(metric, result) for metric in metrics for result in results if metric in result.metrics]
-    figure = _figure(10.0, 0.7 + 0.24 * len(rows) + 0.25 * len(metrics))
+    figure = new_figure(10.0, 0.7 + 0.24 * len(rows) + 0.25 * len(metrics))
     axes = figure.add_subplot()
     position, ticks = 0.0, []
     for metric in metrics:
         top = position
         for _, result in (row for row in rows if row[0] == metric):
             found = result.metrics[metric]
-            colour = COLOURS.get(result.model, _FAINT)
+            colour = COLOURS.get(result.model, FAINT)
             axes.plot([found.low, found.high], [position, position], color=colour, linewidth=2.4, alpha=0.45)
             axes.plot([found.value], [position], "o", color=colour, markersize=6)
             beside = found.high + 0.012 if found.high < 0.72 else found.low - 0.012
@@ -38,24 +31,24 @@ def scores_figure(results: list[SetResult]) -> str:
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    _plain(axes, grid="x")
-    return _svg(figure)
+    plain(axes, grid="x")
+    return svg(figure)
 
 
 def loss_figure(training: TrainReport) -> str:
     """Loss on training answers by step, and on held-out answers at the end of each epoch (nats per token)."""
-    figure = _figure(10.0, 2.8)
+    figure = new_figure(10.0, 2.8)
     axes = figure.add_subplot()
     axes.plot(*zip(*training.curve, strict=True), color=COLOURS["transformers"], linewidth=1.4, label="training")
     if training.validation_curve:
         steps, losses = zip(*training.validation_curve, strict=True)
         axes.plot(steps, losses, "o-", color=COLOURS["adapter"], linewidth=1.6, markersize=4.5, label="held out")
     axes.set_ylim(bottom=0)
-    axes.set_xlabel("step", color=_FAINT)
-    axes.set_ylabel("loss", color=_FAINT)
-    axes.legend(frameon=False, labelcolor=_INK)
-    _plain(axes, grid="y")
-    return _svg(figure)
+    axes.set_xlabel("step", color=FAINT)
+    axes.set_ylabel("loss", color=FAINT)
+    axes.legend(frameon=False, labelcolor=INK)
+    plain(axes, grid="y")
+    return svg(figure)
 
 
 def confusion_figure(confusion: dict[str, dict[str, int]]) -> str:
@@ -70,7 +63,7 @@ def confusion_figure(confusion: dict[str, dict[str, int]]) -> str:
         [confusion[label].get(answer, 0) / sum(confusion[label].values()) for answer in columns] for label in rows
     ]
     size = 0.29
-    figure = _figure(2.3 + size * len(columns), 1.6 + size * len(rows))
+    figure = new_figure(2.3 + size * len(columns), 1.6 + size * len(rows))
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     for y, label in enumerate(rows):
@@ -81,10 +74,10 @@ def confusion_figure(confusion: dict[str, dict[str, int]]) -> str:
                 axes.text(x, y, str(count), ha="center", va="center", fontsize=7.5, color=colour)
     axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(rows)), rows)
-    axes.set_xlabel("answered", color=_FAINT)
-    axes.set_ylabel("right", color=_FAINT)
-    _plain(axes, grid=None)
-    return _svg(figure)
+    axes.set_xlabel("answered", color=FAINT)
+    axes.set_ylabel("right", color=FAINT)
+    plain(axes, grid=None)
+    return svg(figure)
 
 
 def _most_mistaken(confusion: dict[str, dict[str, int]]) -> list[str]:
@@ -92,30 +85,3 @@ def _most_mistaken(confusion: dict[str, dict[str, int]]) -> list[str]:
         return list(confusion)
     mistakes = {label: sum(row.values()) - row.get(label, 0) for label, row in confusion.items()}
     return sorted(sorted(confusion, key=lambda label: (-mistakes[label], label))[:_MOST_CLASSES])
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _plain(axes: "Axes", grid: Literal["x", "y"] | None) -> None:
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(_GRID)
-    axes.tick_params(length=0, labelsize=9, labelcolor=_INK)
-    if grid:
-        axes.grid(axis=grid, color=_GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-
-
-def _svg(figure: "Figure") -> str:
-    import matplotlib as mpl
-
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "pocketloop", "font.family": "sans-serif"}
-    out = io.StringIO()
-    with mpl.rc_context(settings):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
-    return text[text.index("<svg") :]
