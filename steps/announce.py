@@ -34,12 +34,12 @@ def tell(home: Home, rollout: Rollout) -> Path:
     from pocketloop.delivery.rollouts import RolloutStore
     from pocketloop.registry.history import clear_champion, set_champion, write_history
 
-    store = RolloutStore(home.rollouts)
+    store, address = RolloutStore(home.rollouts), load_delivery().notify
     page = home.rollouts / f"{rollout.rollout_id}.html"
     write_page(page, rollout)
     for decision in store.untold(rollout):
         write_history(home, rollout.adapter, rollout.released, decision.reason, rollout, decision.at)
-        failure = notify(load_delivery().notify, rollout, decision)
+        failure = notify(address, rollout, decision)
         if failure:
             print(f"  {failure}", flush=True)
     served = rollout.digest if rollout.state == "complete" else rollout.previous

@@ -1,6 +1,5 @@
 """Decide: one look at what the fleet reported; widen, hold or roll back every running rollout."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from zenml import step
@@ -8,7 +7,7 @@ from zenml import step
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_delivery
 from pocketloop.contracts.rollout import Rollout
-from steps.stage import stage
+from steps.stage import moment, stage
 
 
 @step(enable_cache=False)
@@ -25,7 +24,7 @@ def decide(adapter: str, as_of: str) -> Annotated[list[Rollout], "rollouts"]:
         store, repository = RolloutStore(home.rollouts), Repository.open(load_delivery(), home)
         ours = [r for r in store.all() if adapter in ("", r.adapter)]
         running = [r for r in ours if r.state == "running"]
-        now = datetime.fromisoformat(as_of) if as_of else datetime.now(UTC)
+        now = moment(as_of)
         for rollout in running:
             decision = watch_once(repository, store, rollout, home.telemetry, now)
             print(f"  {rollout.adapter}@{rollout.version}: {decision.action}, {decision.reason}", flush=True)

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,11 @@ def library_digest() -> str:
 
 BY_CONTENT = CachePolicy(cache_func=library_digest)
 """A step's result is reused while its inputs' contents, its parameters and the library's code are the same."""
+
+
+def moment(as_of: str) -> datetime:
+    """The time at which a stage acts: `as_of` (RFC 3339), or now when it is empty."""
+    return datetime.fromisoformat(as_of) if as_of else datetime.now(UTC)
 
 
 class Stage:

@@ -1,6 +1,5 @@
 """Start the canary: a fresh salt, the ladder's first rung, and an equal-sized control."""
 
-from datetime import UTC, datetime
 from typing import Annotated
 
 from zenml import step
@@ -12,7 +11,7 @@ from pocketloop.contracts.recipe import Recipe
 from pocketloop.contracts.rollout import Promotion
 from steps.announce import tell
 from steps.plan_rollout import planned_rollout
-from steps.stage import stage
+from steps.stage import moment, stage
 
 
 @step(enable_cache=False)
@@ -28,7 +27,7 @@ def start_canary(promotion: Promotion, bundle: Folder, as_of: str) -> Annotated[
         if promotion.state != "published":
             this.done(promotion.detail)
             return promotion
-        home, now = Home(), datetime.fromisoformat(as_of) if as_of else datetime.now(UTC)
+        home, now = Home(), moment(as_of)
         store = RolloutStore(home.rollouts)
         running = store.running(promotion.adapter, str(promotion.base_digest))
         if running is not None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pocketloop.cli.console import AsJson, emit, say, table
+from pocketloop.cli.review import split_version
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.home import Home
 
@@ -135,8 +136,7 @@ def _files(
     from pocketloop.registry.mlflow_store import candidate as find
     from pocketloop.registry.mlflow_store import fetch_bundle
 
-    name, _, version = candidate.partition("@")
-    with fetch_bundle(Home(), find(Home(), name, version or None)) as bundle:
+    with fetch_bundle(Home(), find(Home(), *split_version(candidate))) as bundle:
         described = ReleaseBundle.model_validate_json((bundle / "bundle.json").read_text(encoding="utf-8"))
         yield open_base(bases / described.base_digest), bundle / "adapter.gguf"
 

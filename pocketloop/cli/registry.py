@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pocketloop.cli.console import AsJson, emit, say, table
-from pocketloop.cli.review import Version
+from pocketloop.cli.review import Version, split_version
 from pocketloop.contracts.home import Home
 
 
@@ -24,8 +24,7 @@ def trace(
     """Walk from a version back to its gates, dataset release, scrub report and event ids."""
     from pocketloop.registry.lineage import trace as walk
 
-    adapter, _, number = version.partition("@")
-    found = walk(Home(), adapter, number or None)
+    found = walk(Home(), *split_version(version))
     if as_json:
         emit(found)
         return
@@ -64,8 +63,7 @@ def evaluate(
     if Path(adapter).is_dir():
         result, refused = evaluate_bundle(Home(), Path(adapter), data, limit)
     else:
-        name, _, number = adapter.partition("@")
-        with fetch_bundle(Home(), candidate(Home(), name, number or None)) as folder:
+        with fetch_bundle(Home(), candidate(Home(), *split_version(adapter))) as folder:
             result, refused = evaluate_bundle(Home(), folder, data, limit)
     metrics = {name: estimate.value for name, estimate in result.metrics.items()}
     if as_json:

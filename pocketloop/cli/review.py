@@ -63,8 +63,8 @@ def show(version: Version, as_json: AsJson = False) -> None:
     from pocketloop.registry.review import read_card, standing
 
     home = Home()
-    adapter, _, number = version.partition("@")
-    found = candidate(home, adapter, number or None)
+    adapter, number = split_version(version)
+    found = candidate(home, adapter, number)
     if as_json:
         emit(found)
         return
@@ -163,8 +163,14 @@ def serve(
         uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 
+def split_version(text: str) -> tuple[str, str | None]:
+    """ADAPTER@VERSION or ADAPTER as adapter and version; without a version `None`: the newest."""
+    adapter, _, number = text.partition("@")
+    return adapter, number or None
+
+
 def _one(version: str) -> tuple[str, str]:
-    adapter, _, number = version.partition("@")
-    if not number.isdecimal():
+    adapter, number = split_version(version)
+    if number is None or not number.isdecimal():
         raise RegistryError(f"{version!r}: name one version, as in functions@2 (`pocketloop review list`)")
     return adapter, number
