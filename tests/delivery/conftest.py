@@ -1,8 +1,14 @@
-"""An S3 server for tests, found as any other through the environment."""
+"""An S3 server for tests, found as any other through the environment; and a repository with published adapters."""
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tuf_repository import CONFIG, served
+
+from pocketloop.contracts.home import Home
+from pocketloop.delivery.repository import Repository
 
 _BUCKET = "pocketloop-cdn"
 
@@ -36,3 +42,21 @@ def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         client.delete_object(Bucket=_BUCKET, Key=item["Key"])
     client.delete_bucket(Bucket=_BUCKET)
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("template")
+    served(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(template: Path, tmp_path: Path) -> Path:
+    shutil.copytree(template, tmp_path / "work")
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def repository(folder: Path) -> Repository:
+    return Repository.open(CONFIG, Home(folder / "home"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tuf.api.metadata import Metadata, TargetFile
 from tuf_device import Device, adapter_facts, companion
-from tuf_repository import BASE, CONFIG, adapter_file, approve, digest_of, policy, propose, served
+from tuf_repository import BASE, CONFIG, adapter_file, approve, digest_of, policy, propose
 
 from pocketloop.contracts.delivery import AdapterFacts, BaseFacts, adapter_target, companion_target
 from pocketloop.contracts.errors import DeliveryError
@@ -19,24 +19,6 @@ from pocketloop.delivery.keys import KeyRing
 from pocketloop.delivery.repository import Repository
 
 OTHER = "f" * 64
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("template")
-    served(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(template: Path, tmp_path: Path) -> Path:
-    shutil.copytree(template, tmp_path / "work")
-    return tmp_path / "work"
-
-
-@pytest.fixture
-def repository(folder: Path) -> Repository:
-    return Repository.open(CONFIG, Home(folder / "home"))
 
 
 def device(repository: Repository, folder: Path, name: str = "device") -> Device:

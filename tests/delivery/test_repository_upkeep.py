@@ -10,7 +10,7 @@ import pytest
 from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
 from tuf.api.metadata import Metadata, TargetFile
 from tuf_device import Device
-from tuf_repository import BASE, CONFIG, approve, digest_of, policy, propose, served
+from tuf_repository import BASE, CONFIG, approve, digest_of, policy, propose
 
 from pocketloop.contracts.delivery import adapter_target
 from pocketloop.contracts.errors import DeliveryError
@@ -20,24 +20,6 @@ from pocketloop.delivery.keys import KeyRing
 from pocketloop.delivery.metadata import sign
 from pocketloop.delivery.proposals import published_name
 from pocketloop.delivery.repository import Repository
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("template")
-    served(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(template: Path, tmp_path: Path) -> Path:
-    shutil.copytree(template, tmp_path / "work")
-    return tmp_path / "work"
-
-
-@pytest.fixture
-def repository(folder: Path) -> Repository:
-    return Repository.open(CONFIG, Home(folder / "home"))
 
 
 @pytest.fixture
