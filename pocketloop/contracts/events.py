@@ -94,7 +94,7 @@ class Quarantined(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    stage: Literal["import", "collect", "scrub", "validate", "label", "split"]
+    stage: Literal["import", "collect", "scrub", "validate", "label", "select", "split"]
     reason: str
     detail: str = ""
     where: str = ""

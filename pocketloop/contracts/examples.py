@@ -60,6 +60,40 @@ def make_example(
     )
 
 
+class PreferencePair(BaseModel):
+    """Two answers to one prompt, and which is better: what DPO, ORPO and reward models learn from.
+
+    `reason`: the person corrected the answer; two people's thumbs differ on answers to the same prompt; or the judge
+    ranked samples of the current adapter. `group` and `event_ids` as in `Example`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    pair_id: str
+    task: Task
+    source: str
+    group: str
+    event_ids: list[str] = Field(default_factory=list)
+    prompt: list[Message] = Field(min_length=1)
+    chosen: Message
+    rejected: Message
+    reason: Literal["correction", "thumbs", "judge"]
+
+
+class RatedAnswer(BaseModel):
+    """A conversation whose last turn one person found good or bad: unpaired feedback, as KTO takes it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rated_id: str
+    task: Task
+    source: str
+    group: str
+    event_ids: list[str] = Field(default_factory=list)
+    messages: list[Message] = Field(min_length=2)
+    desirable: bool
+
+
 class IntentRow(BaseModel):
     """A line of the seeds' intent files."""
 

@@ -36,6 +36,11 @@ class Home:
         return self.root / "events"
 
     @property
+    def received(self) -> Path:
+        """Events as phones posted them, by day of arrival, unless configs/collector.yaml names another place."""
+        return self.root / "received"
+
+    @property
     def releases(self) -> Path:
         """Dataset releases, one folder each, named by digest."""
         return self.root / "releases"

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from pocketloop.contracts.collecting import CollectorConfig, ComputeConfig
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.home import project_root
 from pocketloop.contracts.recipe import BaseConfig, Catalogue, Recipe
@@ -54,6 +55,16 @@ def load_ladder(name: str) -> Ladder:
 def load_delivery() -> DeliveryConfig:
     """Load `configs/delivery.yaml`."""
     return load_config(project_root() / "configs" / "delivery.yaml", DeliveryConfig)
+
+
+def load_collector() -> CollectorConfig:
+    """Load `configs/collector.yaml`."""
+    return load_config(project_root() / "configs" / "collector.yaml", CollectorConfig)
+
+
+def load_compute() -> ComputeConfig:
+    """Load `configs/compute.yaml`."""
+    return load_config(project_root() / "configs" / "compute.yaml", ComputeConfig)
 
 
 def load_config(path: Path, model: type[Model], overrides: list[str] | None = None) -> Model:

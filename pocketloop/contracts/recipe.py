@@ -53,26 +53,112 @@ class PromptConfig(_Part):
     declare_tools: bool = False
 
 
+class NerConfig(_Part):
+    """The trained recognizer of names and places beside the patterns.
+
+    `embedded` is the small spaCy model that is shipped; `spacy`, `transformers` and `gliner` load `model`, a local
+    folder or a hub id. `labels` maps the model's own labels to the scrubber's types.
+    """
+
+    engine: Literal["embedded", "spacy", "transformers", "gliner", "none"] = "embedded"
+    model: str | None = None
+    language: str = "en"
+    labels: dict[str, str] = Field(default_factory=lambda: {"PERSON": "PERSON", "PER": "PERSON", "person": "PERSON"})
+
+    @model_validator(mode="after")
+    def _names_its_model(self) -> "NerConfig":
+        if (self.model is None) != (self.engine in ("embedded", "none")):
+            raise ValueError(f"engine {self.engine} {'needs' if self.model is None else 'takes no'} `model`")
+        return self
+
+
 class ScrubConfig(_Part):
     """Which kinds of personal data are looked for; `None` means all that the scrubber knows."""
 
     types: list[str] | None = None
     min_score: Share = 0.4
+    ner: NerConfig = NerConfig()
 
 
 class DriftConfig(_Part):
-    """A release drifts when the share of drifted columns exceeds `max_share`."""
+    """Shares of drifted columns from which a release is remarked on, and from which it is refused (`null`: never)."""
 
-    max_share: Share = 0.5
-    on_drift: Literal["warn", "stop"] = "warn"
+    warn: Share = 0.5
+    fail: Share | None = None
+
+    @model_validator(mode="after")
+    def _warns_first(self) -> "DriftConfig":
+        if self.fail is not None and self.fail < self.warn:
+            raise ValueError("drift.fail lies below drift.warn")
+        return self
+
+
+class JudgeEndpoint(_Part):
+    """A language model as judge, behind any OpenAI-compatible address (Ollama, vLLM, llama.cpp's server).
+
+    `api_key_env` names the environment variable that holds the key. `samples` more votes are asked for only where the
+    first ones disagree. A run stops asking when it has spent `budget_tokens`; the next one goes on from there.
+    """
+
+    url: str
+    model: str
+    api_key_env: str = ""
+    rubric: Name = "right_answer"
+    """`configs/rubrics/NAME.yaml`."""
+    samples: int = Field(default=3, ge=1)
+    budget_tokens: int = Field(default=2_000_000, ge=0)
+    timeout_s: float = Field(default=60, gt=0)
+    attempts: int = Field(default=4, ge=1)
+    parallel: int = Field(default=4, ge=1)
+
+
+class PairsConfig(_Part):
+    """What preference pairs are made from; the judge ranks `samples` answers of the current adapter (0: none)."""
+
+    corrections: bool = True
+    thumbs: bool = True
+    samples: int = Field(default=0, ge=0)
 
 
 class LabelConfig(_Part):
-    """Who labels, and how well it must agree with people (Cohen's kappa) once `min_rated` of them have spoken."""
+    """Who labels, and how well it must agree with people (Cohen's kappa) once `min_rated` of them have spoken.
 
-    judge: Literal["verifier"] = "verifier"
+    `human` is a file of people's own verdicts; those given in MLflow count without it.
+    """
+
+    judge: Literal["verifier", "llm"] = "verifier"
+    llm: JudgeEndpoint | None = None
     min_kappa: float = Field(default=0.6, ge=-1, le=1)
     min_rated: int = Field(default=100, ge=1)
+    human: str | None = None
+    pairs: PairsConfig = PairsConfig()
+
+    @model_validator(mode="after")
+    def _knows_its_judge(self) -> "LabelConfig":
+        needs = self.judge == "llm" or self.pairs.samples > 0
+        if needs and self.llm is None:
+            raise ValueError("`llm` must say which endpoint judges")
+        return self
+
+
+class SelectConfig(_Part):
+    """Which labelled examples are worth learning from. `null` switches a guard off.
+
+    `near_duplicates`: Jaccard similarity of 5-gram shingles from which two prompts count as one. `decontaminate`: an
+    example that shares this many consecutive words with an evaluation set is left out. `per_device`, `per_template`:
+    most examples of one device, and of one phrasing with its values taken out. `dominance`: largest share of a label's
+    examples that one device may give; `flip`: largest change (total variation, 0 to 1) of the answers to one phrasing
+    from the previous release. `balance`: the largest label may have this many times the examples of the median one.
+    """
+
+    near_duplicates: Share | None = 0.9
+    decontaminate: int | None = Field(default=8, ge=3)
+    per_device: int | None = Field(default=500, ge=1)
+    per_template: int | None = Field(default=200, ge=1)
+    dominance: Share | None = 0.5
+    flip: Share | None = 0.5
+    on_poison: Literal["drop", "stop"] = "drop"
+    balance: float | None = Field(default=None, ge=1)
 
 
 class LoraConfig(_Part):
@@ -196,6 +282,7 @@ class Recipe(_Part):
     scrub: ScrubConfig = ScrubConfig()
     drift: DriftConfig = DriftConfig()
     label: LabelConfig = LabelConfig()
+    select: SelectConfig = SelectConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     gates: list[Gate] = Field(default_factory=list)

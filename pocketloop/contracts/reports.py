@@ -1,9 +1,10 @@
 """What each stage reports. No field of any report ever holds what a person wrote."""
 
 from datetime import datetime
+from itertools import pairwise
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pocketloop.contracts.files import canonical_json, sha256_text
 
@@ -12,38 +13,86 @@ class _Report(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class CollectReport(_Report):
-    """What was taken from the log and the example sources, and why the rest was not."""
+class Estimate(_Report):
+    """A proportion with its Wilson 95 % interval."""
 
+    value: float
+    n: int
+    low: float
+    high: float
+
+
+class StageCount(_Report):
+    """Every record that entered a stage went on, or was left out for a reason that is counted here."""
+
+    stage: str
+    entered: int
+    kept: int
+    left_out: dict[str, int] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _loses_nothing(self) -> "StageCount":
+        if self.entered != self.kept + sum(self.left_out.values()):
+            raise ValueError(f"{self.stage}: {self.entered} entered, {self.kept} kept, the rest is unaccounted for")
+        return self
+
+
+class CollectReport(_Report):
+    """What was taken from the log and the example sources, and why the rest was not.
+
+    `count` is over everything that the log and the sources hold, other skills' events included.
+    """
+
+    count: StageCount
     events: int
     examples: int
     by_source: dict[str, int]
-    left_out: dict[str, int] = Field(default_factory=dict)
     policies: list[str] = Field(default_factory=list)
     watermark: int = 0
     """Sequence number of the newest event of the log that was seen."""
 
 
 class ScrubReport(_Report):
-    """What was replaced, by type; `leaks` counts found values that still stood somewhere after scrubbing."""
+    """What was replaced, by type; `leaks` counts found values that still stood somewhere after scrubbing.
 
-    records: int
-    quarantined: int
+    `count` is over events and imported examples.
+    """
+
+    count: StageCount
     found: dict[str, int]
     reused_shards: int
     scrubbed_shards: int
     leaks: int
     scrubber: str
     """Digest of the scrubber's configuration and code version."""
+    audit: "LeakAudit | None" = None
+
+
+class TypeRecall(_Report):
+    """How the scrubber did on one type of labelled held-out text: of `labelled` spans, `whole` were covered."""
+
+    type: str
+    labelled: int
+    whole: int
+    spurious: int
+    recall: Estimate
+    precision: Estimate
+
+
+class LeakAudit(_Report):
+    """What a scrubber finds on labelled text that it was not made on; no text in it."""
+
+    scrubber: str
+    rows: int
+    types: list[TypeRecall]
 
 
 class ValidationReport(_Report):
     """Great Expectations' verdict by expectation."""
 
-    rows: int
+    count: StageCount
     success: bool
     expectations: dict[str, bool]
-    dropped: dict[str, int] = Field(default_factory=dict)
 
 
 class DriftReport(_Report):
@@ -52,20 +101,74 @@ class DriftReport(_Report):
     reference: str | None
     rows: int
     share: float
-    drifted: bool
+    verdict: Literal["none", "warn", "fail"] = "none"
     columns: dict[str, float] = Field(default_factory=dict)
 
 
-class LabelReport(_Report):
-    """What the judge kept, and how it agrees with people where they spoke (Cohen's kappa with a 95 % interval)."""
+class Agreed(_Report):
+    """Cohen's kappa between the judge and people over `n` answers, with its 95 % interval; `None`: cannot be told.
 
-    judge: str
-    examples: int
-    corrected: int
-    rejected: dict[str, int]
-    rated: int
+    `rubric` is the question that both answered, `source` where people's answers come from.
+    """
+
+    rubric: str
+    source: Literal["thumbs", "file", "mlflow"]
+    n: int
     kappa: float | None
-    kappa_interval: tuple[float, float] | None
+    interval: tuple[float, float] | None
+
+
+class JudgeUse(_Report):
+    """What a language model as judge was asked. `unfinished` answers wait for the next run, with the reason."""
+
+    model: str
+    rubric: str
+    """Name and digest of the rubric."""
+    asked: int
+    cached: int
+    inconsistent: int
+    """Answers whose verdict changed with the order in which they were shown."""
+    failed: int
+    tokens: int
+    unfinished: int
+    why: str = ""
+
+
+class LabelReport(_Report):
+    """What the judge kept, and how it agrees with people where they spoke."""
+
+    count: StageCount
+    judge: str
+    corrected: int
+    agreement: list[Agreed] = Field(default_factory=list)
+    use: JudgeUse | None = None
+    pairs: dict[str, int] = Field(default_factory=dict)
+    """Preference pairs by reason."""
+    rated: dict[str, int] = Field(default_factory=dict)
+    """Unpaired feedback by `up` and `down`."""
+    disagreements: int = 0
+
+
+class Guarded(_Report):
+    """One guard against poisoning that spoke: what it saw, against its bound, and how many examples it left out."""
+
+    guard: Literal["dominance", "flip"]
+    label: str
+    value: float
+    bound: float
+    examples: int
+    devices: int
+
+
+class SelectReport(_Report):
+    """What was left out between labelling and splitting, and why."""
+
+    count: StageCount
+    contaminated: dict[str, int] = Field(default_factory=dict)
+    """Examples left out by the evaluation set that they stand in."""
+    guarded: list[Guarded] = Field(default_factory=list)
+    by_label: dict[str, int] = Field(default_factory=dict)
+    """Examples kept by label, function, or role."""
 
 
 class DatasetRelease(_Report):
@@ -79,15 +182,31 @@ class DatasetRelease(_Report):
     task: str
     splits: dict[str, int]
     groups: dict[str, int]
+    pairs: dict[str, int] = Field(default_factory=dict)
+    """Preference pairs by split."""
+    rated: dict[str, int] = Field(default_factory=dict)
+    """Unpaired rated answers by split."""
     event_ids: int
     watermark: int
     policies: list[str]
     parent: str | None
+    stages: list[StageCount]
+    """From the log to the splits: what one stage keeps is what the next one is given."""
     collect: CollectReport
     scrub: ScrubReport
     validation: ValidationReport
     drift: DriftReport
     label: LabelReport
+    select: SelectReport
+
+    @model_validator(mode="after")
+    def _accounts_for_everything(self) -> "DatasetRelease":
+        for before, after in pairwise(self.stages):
+            if after.entered != before.kept:
+                raise ValueError(f"{before.stage} kept {before.kept} records, {after.stage} was given {after.entered}")
+        if self.stages and self.stages[-1].kept != sum(self.splits.values()):
+            raise ValueError("the splits do not hold what the last stage kept")
+        return self
 
 
 class BaseManifest(_Report):
@@ -143,15 +262,6 @@ class ParityReport(_Report):
     adapter_effect: float
     """Mean KL between base and base + adapter: zero means a file that loads and changes nothing."""
     passed: bool
-
-
-class Estimate(_Report):
-    """A proportion with its Wilson 95 % interval."""
-
-    value: float
-    n: int
-    low: float
-    high: float
 
 
 class SetResult(_Report):
