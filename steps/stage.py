@@ -14,7 +14,7 @@ from typing import Any
 from zenml import log_metadata
 from zenml.config import CachePolicy
 
-from pocketloop.contracts.files import sha256_text
+from pocketloop.contracts.files import sha256_file, sha256_text
 from pocketloop.contracts.home import Home, project_root
 
 _NEVER_CACHED = {"cli", "delivery", "device", "services"}
@@ -23,12 +23,12 @@ _NEVER_CACHED = {"cli", "delivery", "device", "services"}
 
 @cache
 def library_digest() -> str:
-    """Digest of the code that cached stages run: changed code makes their results stale."""
+    """Digest of what cached stages run and read beside their inputs: code, shipped models, catalogues and rubrics."""
     root = project_root()
     rooms = [p for p in (root / "pocketloop").iterdir() if p.is_dir() and p.name not in _NEVER_CACHED]
-    rooms.append(root / "steps")
-    files = sorted(file for room in rooms for file in room.rglob("*") if file.suffix in (".py", ".html", ".json"))
-    return sha256_text("\n".join(f"{file.relative_to(root)} {sha256_text(file.read_text('utf-8'))}" for file in files))
+    rooms += [root / "steps", root / "configs" / "catalogues", root / "configs" / "rubrics"]
+    files = sorted(f for room in rooms for f in room.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+    return sha256_text("\n".join(f"{file.relative_to(root)} {sha256_file(file)}" for file in files))
 
 
 BY_CONTENT = CachePolicy(cache_func=library_digest)
