@@ -18,7 +18,9 @@ from pocketloop.contracts.reports import (
     LabelReport,
     ReleaseBundle,
     ScrubReport,
+    SelectReport,
     SetResult,
+    StageCount,
     ValidationReport,
     Verdict,
     bundle_digest,
@@ -38,13 +40,36 @@ RELEASE = DatasetRelease(
     watermark=9,
     policies=["2026-01"],
     parent=None,
-    collect=CollectReport(events=3, examples=0, by_source={"events": 3}),
-    scrub=ScrubReport(
-        records=3, quarantined=0, found={"PERSON": 1}, reused_shards=0, scrubbed_shards=1, leaks=0, scrubber="s"
+    stages=[
+        StageCount(stage="collect", entered=5, kept=4, left_out={"no consent": 1}),
+        StageCount(stage="scrub", entered=4, kept=4),
+        StageCount(stage="validate", entered=4, kept=4),
+        StageCount(stage="label", entered=4, kept=3, left_out={"thumbs down": 1}),
+        StageCount(stage="select", entered=3, kept=3),
+        StageCount(stage="split", entered=3, kept=3),
+    ],
+    collect=CollectReport(
+        count=StageCount(stage="collect", entered=5, kept=4, left_out={"no consent": 1}),
+        events=4,
+        examples=0,
+        by_source={"events": 4},
     ),
-    validation=ValidationReport(rows=3, success=True, expectations={"turns": True}),
-    drift=DriftReport(reference=None, rows=3, share=0.0, drifted=False),
-    label=LabelReport(judge="verifier", examples=3, corrected=0, rejected={}, rated=0, kappa=None, kappa_interval=None),
+    scrub=ScrubReport(
+        count=StageCount(stage="scrub", entered=4, kept=4),
+        found={"PERSON": 1},
+        reused_shards=0,
+        scrubbed_shards=1,
+        leaks=0,
+        scrubber="s",
+    ),
+    validation=ValidationReport(
+        count=StageCount(stage="validate", entered=4, kept=4), success=True, expectations={"turns": True}
+    ),
+    drift=DriftReport(reference=None, rows=4, share=0.0),
+    label=LabelReport(
+        count=StageCount(stage="label", entered=4, kept=3, left_out={"thumbs down": 1}), judge="verifier", corrected=0
+    ),
+    select=SelectReport(count=StageCount(stage="select", entered=3, kept=3)),
 )
 EVALUATION = EvaluationReport(
     results=[

@@ -40,8 +40,14 @@ def trace(
     say(
         f"└─ dataset  {release.digest[:12]}  {release.splits}, consent policies {', '.join(release.policies) or 'none'}"
     )
-    say(f"   ├─ scrub   {release.scrub.records} records, replaced {release.scrub.found}, {release.scrub.leaks} leaks")
-    say(f"   ├─ label   {release.label.judge}: {release.label.examples} kept, rejected {release.label.rejected}")
+    for stage in release.stages:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in stage.left_out.items())
+        left_out = f", left out: {reasons}" if reasons else ""
+        say(f"   ├─ {stage.stage:8} {stage.kept} of {stage.entered} records{left_out}")
+    say(f"   ├─ scrubbed {sum(release.scrub.found.values())} values replaced, {release.scrub.leaks} leaks")
+    for agreed in release.label.agreement:
+        kappa = "cannot be told" if agreed.kappa is None else f"{agreed.kappa:.2f}"
+        say(f"   ├─ judge    {release.label.judge}, kappa {kappa} on {agreed.n} answers ({agreed.source})")
     for source, count in found.example_files.items():
         say(f"   ├─ file    {count} examples of {source}")
     say(f"   └─ events  {len(found.event_ids)} of the log" + ("" if events else " (--events lists them)"))

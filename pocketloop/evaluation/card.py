@@ -1,6 +1,6 @@
 """The adapter card: what a reviewer reads on the version's page in MLflow before pressing the button."""
 
-from pocketloop.contracts.reports import Estimate, GateDecision, SafetyReport, SetResult
+from pocketloop.contracts.reports import Agreed, Estimate, GateDecision, SafetyReport, SetResult, StageCount
 from pocketloop.contracts.rollout import RolloutPlan
 from pocketloop.evaluation.findings import MODELS, Findings
 
@@ -151,11 +151,24 @@ def _data(findings: Findings) -> str:
     lines = [
         f"- release `{release.digest[:16]}`" + (f", after `{release.parent[:16]}`" if release.parent else ""),
         f"- {release.collect.events:,} events and {release.collect.examples:,} imported examples; {splits}",
+        *(f"- {stage.stage}: {_left_out(stage)}" for stage in release.stages if stage.left_out),
         f"- consent policies: {', '.join(release.policies) or 'none (no events)'}",
-        f"- scrubbed: {found}; {release.scrub.quarantined:,} records quarantined, {release.scrub.leaks:,} leaks left",
+        f"- scrubbed: {found}; {release.scrub.leaks:,} leaks left",
+        *(f"- {agreed.rubric}: {_agreement(agreed)}" for agreed in release.label.agreement),
         f"- recipe `{findings.recipe.digest[:16]}`, base `{findings.base.digest[:16]}`",
     ]
     return "\n".join(lines)
+
+
+def _left_out(count: StageCount) -> str:
+    reasons = ", ".join(f"{n:,} {reason}" for reason, n in count.left_out.items())
+    return f"{count.kept:,} of {count.entered:,} kept; left out: {reasons}"
+
+
+def _agreement(agreed: Agreed) -> str:
+    kappa = "cannot be told" if agreed.kappa is None else f"κ = {agreed.kappa:.2f}"
+    interval = f" ({agreed.interval[0]:.2f} to {agreed.interval[1]:.2f})" if agreed.interval else ""
+    return f"judge and people ({agreed.source}) {kappa}{interval} on {agreed.n:,} answers"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

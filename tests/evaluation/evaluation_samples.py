@@ -5,6 +5,7 @@ from typing import Any
 
 from pocketloop.contracts.recipe import Recipe
 from pocketloop.contracts.reports import (
+    Agreed,
     BaseManifest,
     CollectReport,
     DatasetRelease,
@@ -16,7 +17,9 @@ from pocketloop.contracts.reports import (
     SafetyCheck,
     SafetyReport,
     ScrubReport,
+    SelectReport,
     SetResult,
+    StageCount,
     TrainReport,
     ValidationReport,
 )
@@ -167,6 +170,21 @@ def training() -> TrainReport:
 
 
 def release() -> DatasetRelease:
+    stages = [
+        StageCount(
+            stage="collect", entered=6024, kept=5409,
+            left_out={"consent withheld": 411, "too old": 120, "duplicate": 84},
+        ),
+        StageCount(stage="scrub", entered=5409, kept=5380, left_out={"low-confidence residue": 29}),
+        StageCount(stage="validate", entered=5380, kept=5368, left_out={"empty turn": 12}),
+        StageCount(
+            stage="label", entered=5368, kept=4953,
+            left_out={"argument not in the user's words": 402, "unknown function": 13},
+        ),
+        StageCount(stage="select", entered=4953, kept=4731, left_out={"near duplicate": 210, "device cap": 12}),
+        StageCount(stage="split", entered=4731, kept=4720, left_out={"prompt stands in train": 11}),
+    ]  # fmt: skip
+    collect, scrub, validate, label, select, _ = stages
     return DatasetRelease(
         digest="5891b5b522d5df086d0ff0b110fbd9d2" * 2,
         inputs="c" * 64,
@@ -174,28 +192,28 @@ def release() -> DatasetRelease:
         task="function_call",
         splits={"train": 4012, "validation": 236, "test": 472},
         groups={"train": 171, "validation": 10, "test": 20},
+        pairs={"train": 198, "validation": 12, "test": 23},
+        rated={"train": 1683, "validation": 99, "test": 198},
         event_ids=4720,
         watermark=6012,
         policies=["2026-03", "2026-09"],
         parent="d" * 64,
-        collect=CollectReport(
-            events=5409, examples=0, by_source={"events:functions": 5409},
-            left_out={"consent withheld": 411, "older than 90 days": 120, "duplicate": 84},
-        ),
+        stages=stages,
+        collect=CollectReport(count=collect, events=5409, examples=0, by_source={"events:functions": 5409}),
         scrub=ScrubReport(
-            records=5380, quarantined=29,
+            count=scrub,
             found={"PERSON": 2210, "PHONE_NUMBER": 311, "EMAIL_ADDRESS": 190, "IBAN_CODE": 41},
             reused_shards=0, scrubbed_shards=8, leaks=0, scrubber="e" * 64,
         ),
         validation=ValidationReport(
-            rows=5380, success=True,
+            count=validate, success=True,
             expectations={"ids are unique": True, "roles alternate": True, "text is short": True},
-            dropped={"empty turn": 12},
         ),
-        drift=DriftReport(reference="d" * 64, rows=5368, share=0.14, drifted=False, columns={"words": 0.03}),
+        drift=DriftReport(reference="d" * 64, rows=5368, share=0.14, columns={"words": 0.03}),
         label=LabelReport(
-            judge="verifier", examples=4720, corrected=233,
-            rejected={"argument not in the user's words": 402, "unknown function": 13},
-            rated=1980, kappa=0.87, kappa_interval=(0.83, 0.9),
+            count=label, judge="verifier", corrected=233,
+            agreement=[Agreed(rubric="right answer", source="thumbs", n=1980, kappa=0.87, interval=(0.83, 0.9))],
+            pairs={"correction": 233}, rated={"up": 1700, "down": 280}, disagreements=131,
         ),
+        select=SelectReport(count=select, by_label=dict.fromkeys(FUNCTIONS, 300)),
     )  # fmt: skip
