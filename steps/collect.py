@@ -19,11 +19,11 @@ def collect(recipe: Recipe) -> tuple[Annotated[Folder, "collected"], Annotated[C
 
     with stage("collect") as this:
         report = collect_records(recipe, Home().events, this.scratch, datetime.now(UTC))
-        left_out = ", ".join(f"{count} {reason}" for reason, count in report.left_out.items())
+        left_out = ", ".join(f"{count} {reason}" for reason, count in report.count.left_out.items())
         this.done(
             f"{report.events} events, {report.examples} examples" + (f"; left out: {left_out}" if left_out else ""),
             events=report.events,
             examples=report.examples,
-            left_out=report.left_out,
+            left_out=report.count.left_out,
         )
         return Folder.of(this.scratch), report

@@ -1,7 +1,7 @@
 """Collect: what a recipe may learn from, taken from the event log and from example files.
 
-Events are written in shards of 500 consecutive numbers of the log. A new event only ever touches the last shard, so a
-later stage that remembers shards by digest works on what is new. The files depend on the log, the recipe and the day.
+Events stay in the log: what is written of them is a manifest of shards (`pocketloop.data.shards`). The files depend on
+the log, the recipe and the day; one event at a time passes through memory.
 """
 
 import json
@@ -10,47 +10,47 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import groupby
 from pathlib import Path
+from typing import TextIO
+
+from pydantic import BaseModel
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Quarantined
-from pocketloop.contracts.examples import Example
-from pocketloop.contracts.files import atomic_file, write_jsonl
+from pocketloop.contracts.files import atomic_file, canonical_json
 from pocketloop.contracts.recipe import DataConfig, EventsSource, ExamplesSource, Recipe
-from pocketloop.contracts.reports import CollectReport
-from pocketloop.data.event_log import open_log
+from pocketloop.contracts.reports import CollectReport, StageCount
+from pocketloop.data.event_log import open_log, watermark
 from pocketloop.data.example_files import read_examples
-
-SHARD = 500
+from pocketloop.data.shards import MANIFEST, Row, write_manifest
 
 
 def collect(recipe: Recipe, log: Path, out: Path, now: datetime) -> CollectReport:
     """Write what `recipe.data` names into the folder `out`.
 
-    Files: `events-FIRST-LAST.jsonl` (events as they were posted), `examples.jsonl` (`Example`), `quarantine.jsonl`
-    (`Quarantined`: what was left out although its skill fits). `now` (aware) counts by its UTC day alone.
+    Files: `shards.jsonl` (which events of the log, see `LogShards`), `examples.jsonl` (`Example`), `quarantine.jsonl`
+    (`Quarantined`: what was left out although its skill fits). `now` (aware) counts by its UTC day alone. The count is
+    over every event of the log, if the recipe names it as a source, and every line of its example files.
 
     Raises:
         DataError: a source cannot be read, or nothing is left to learn from.
     """
     out.mkdir(parents=True, exist_ok=True)
     tally = _Tally()
-    watermark = _collect_events(recipe.data, log, out, now, tally)
-    events = sum(tally.by_source.values())
-    examples = _collect_examples(recipe, tally)
+    with atomic_file(out / "quarantine.jsonl") as noted, open(noted, "w", encoding="utf-8") as quarantine:
+        events = _collect_events(recipe.data, log, out / MANIFEST, now, tally, quarantine)
+        examples = _collect_examples(recipe, out / "examples.jsonl", tally, quarantine)
     left_out = dict(sorted(tally.left_out.items()))
     if not events and not examples:
         raise DataError(_why_nothing(recipe, log, left_out))
-    write_jsonl(out / "examples.jsonl", examples)
-    write_jsonl(out / "quarantine.jsonl", tally.quarantine)
+    kept = events + examples
     return CollectReport(
+        count=StageCount(stage="collect", entered=kept + tally.left_out.total(), kept=kept, left_out=left_out),
         events=events,
-        examples=len(examples),
+        examples=examples,
         by_source=tally.by_source,
-        left_out=left_out,
         policies=sorted(tally.policies),
-        watermark=watermark,
+        watermark=tally.watermark,
     )
 
 
@@ -61,43 +61,38 @@ class _Tally:
     by_source: dict[str, int] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
     policies: set[str] = field(default_factory=set)
-    quarantine: list[Quarantined] = field(default_factory=list)
+    watermark: int = 0
 
 
-def _collect_events(data: DataConfig, log: Path, out: Path, now: datetime, tally: _Tally) -> int:
-    """Write the shards; returns the number of the newest event in the log."""
+def _collect_events(
+    data: DataConfig, log: Path, manifest: Path, now: datetime, tally: _Tally, quarantine: TextIO
+) -> int:
+    """Write the manifest; returns the number of events in it."""
     skills = _skills(data)
     tally.by_source.update({f"events:{skill}": 0 for skill in skills})
     if not skills or not (log / "log.sqlite").is_file():
-        return 0
+        return write_manifest(manifest, [])
     with open_log(log) as connection:
         connection.execute("BEGIN")  # one snapshot, whatever is imported meanwhile
-        (watermark,) = connection.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()
+        tally.watermark = watermark(connection)
         others = "SELECT count(*) FROM events WHERE skill NOT IN (SELECT value FROM json_each(?))"
         (count,) = connection.execute(others, (json.dumps(skills),)).fetchone()
         if count:
             tally.left_out["other skill"] = count
-        for shard, rows in groupby(_kept(connection, data, now, tally), key=lambda row: (row[0] - 1) // SHARD):
-            path = out / f"events-{shard * SHARD + 1:09d}-{(shard + 1) * SHARD:09d}.jsonl"
-            with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-                for _, skill, policy, raw in rows:
-                    file.write(raw + "\n")
-                    tally.by_source[f"events:{skill}"] += 1
-                    tally.policies.add(policy)
-    return int(watermark)
+        return write_manifest(manifest, _kept(connection, data, now, tally, quarantine))
 
 
 def _kept(
-    connection: sqlite3.Connection, data: DataConfig, now: datetime, tally: _Tally
-) -> Iterator[tuple[int, str, str, str]]:
-    """(sequence number, skill, policy, raw) of what may be used, in order; notes why the rest may not."""
+    connection: sqlite3.Connection, data: DataConfig, now: datetime, tally: _Tally, quarantine: TextIO
+) -> Iterator[Row]:
+    """What may be used, in order; notes why the rest may not."""
     oldest = _oldest_day(data.max_age_days, now)
     rows = connection.execute(
-        "SELECT seq, event_id, substr(ts, 1, 10), skill, training, policy, raw FROM events"
+        "SELECT seq, digest, event_id, substr(ts, 1, 10), skill, training, policy FROM events"
         " WHERE skill IN (SELECT value FROM json_each(?)) ORDER BY seq",
         (json.dumps(_skills(data)),),
     )
-    for seq, event_id, day, skill, training, policy, raw in rows:
+    for seq, digest, event_id, day, skill, training, policy in rows:
         reason = detail = ""
         if not training:
             reason, detail = "no consent", "consent.training is false"
@@ -107,21 +102,32 @@ def _kept(
             reason, detail = "too old", f"{day} is before {oldest}"
         if reason:
             tally.left_out[reason] += 1
-            tally.quarantine.append(Quarantined(stage="collect", reason=reason, detail=detail, event_id=event_id))
+            _write(quarantine, Quarantined(stage="collect", reason=reason, detail=detail, event_id=event_id))
         else:
-            yield seq, skill, policy, raw
+            tally.by_source[f"events:{skill}"] += 1
+            tally.policies.add(policy)
+            yield Row(seq, digest)
 
 
-def _collect_examples(recipe: Recipe, tally: _Tally) -> list[Example]:
-    examples: list[Example] = []
-    for source in recipe.data.sources:
-        if isinstance(source, ExamplesSource):
-            found, refused = read_examples(source.uri, recipe.task)
-            tally.by_source[source.uri] = len(found)
-            tally.left_out.update(row.reason for row in refused)
-            tally.quarantine += refused
-            examples += found
-    return examples
+def _collect_examples(recipe: Recipe, path: Path, tally: _Tally, quarantine: TextIO) -> int:
+    """Write the examples of all sources; returns their number."""
+    count = 0
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
+        for source in recipe.data.sources:
+            if isinstance(source, ExamplesSource):
+                found, refused = read_examples(source.uri, recipe.task)
+                for example in found:
+                    _write(out, example)
+                for row in refused:
+                    tally.left_out[row.reason] += 1
+                    _write(quarantine, row)
+                tally.by_source[source.uri] = tally.by_source.get(source.uri, 0) + len(found)
+                count += len(found)
+    return count
+
+
+def _write(out: TextIO, row: BaseModel) -> None:
+    out.write(canonical_json(row.model_dump(mode="json")) + "\n")
 
 
 def _skills(data: DataConfig) -> list[str]:

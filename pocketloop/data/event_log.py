@@ -199,6 +199,12 @@ def open_log(log: Path, must_exist: bool = False) -> Iterator[sqlite3.Connection
         connection.close()
 
 
+def watermark(connection: sqlite3.Connection) -> int:
+    """Number of the newest event that the log ever held: it does not fall when that event is removed."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
+    return int(row[0]) if row else 0
+
+
 @contextmanager
 def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")

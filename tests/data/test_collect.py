@@ -6,18 +6,19 @@ from typing import Any
 import pytest
 
 from pocketloop.contracts.errors import DataError
-from pocketloop.contracts.files import Folder, read_jsonl, sha256_file
+from pocketloop.contracts.files import Folder, read_jsonl
 from pocketloop.contracts.recipe import Recipe
-from pocketloop.data import collect as collect_module
+from pocketloop.data import shards as shards_module
 from pocketloop.data.collect import collect
 from pocketloop.data.event_log import import_file
+from pocketloop.data.shards import LogShards
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect_module, "SHARD", 10)
+    monkeypatch.setattr(shards_module, "SHARD", 10)
 
 
 def event(number: int, **changes: Any) -> dict[str, Any]:
@@ -44,8 +45,12 @@ def put(tmp_path: Path, *events: dict[str, Any]) -> Path:
     return tmp_path / "log"
 
 
-def shards(folder: Path) -> dict[str, str]:
-    return {path.name: sha256_file(path) for path in sorted(folder.glob("events-*.jsonl"))}
+def shards_of(tmp_path: Path, folder: str) -> LogShards:
+    return LogShards(tmp_path / "log", tmp_path / folder / "shards.jsonl")
+
+
+def digests(shards: LogShards) -> dict[str, str]:
+    return {name: shards.digest(name) for name in shards.names()}
 
 
 def test_new_events_leave_the_earlier_shards_as_they_were(tmp_path: Path) -> None:
@@ -53,8 +58,8 @@ def test_new_events_leave_the_earlier_shards_as_they_were(tmp_path: Path) -> Non
     collect(recipe(), log, tmp_path / "first", NOW)
     put(tmp_path, *(event(n) for n in range(25, 33)))
     report = collect(recipe(), log, tmp_path / "second", NOW)
-    first, second = shards(tmp_path / "first"), shards(tmp_path / "second")
-    assert list(first) == [f"events-{n:09d}-{n + 9:09d}.jsonl" for n in (1, 11, 21)]
+    first, second = digests(shards_of(tmp_path, "first")), digests(shards_of(tmp_path, "second"))
+    assert list(first) == [f"events-{n:09d}-{n + 9:09d}" for n in (1, 11, 21)]
     assert [name for name in second if second[name] != first.get(name)] == list(second)[2:]
     assert (report.events, report.watermark) == (33, 33)
 
@@ -77,7 +82,8 @@ def test_what_may_not_be_used_is_counted_and_noted_with_its_reason(tmp_path: Pat
     )
     report = collect(recipe(consent_policies=["2026-01"]), log, tmp_path / "out", NOW)
     assert report.events == 1
-    assert report.left_out == {"no consent": 1, "other policy": 1, "other skill": 1, "too old": 1}
+    assert report.count.left_out == {"no consent": 1, "other policy": 1, "other skill": 1, "too old": 1}
+    assert (report.count.entered, report.count.kept) == (5, 1)
     assert report.policies == ["2026-01"]
     noted = {row["event_id"]: row["reason"] for row in read_jsonl(tmp_path / "out" / "quarantine.jsonl")}
     assert noted == {"e2": "no consent", "e3": "other policy", "e4": "too old"}
@@ -86,8 +92,8 @@ def test_what_may_not_be_used_is_counted_and_noted_with_its_reason(tmp_path: Pat
 def test_unknown_keys_of_an_event_are_kept(tmp_path: Path) -> None:
     log = put(tmp_path, event(1, services=["Restaurants_2"]))
     collect(recipe(), log, tmp_path / "out", NOW)
-    (kept,) = read_jsonl(tmp_path / "out" / "events-000000001-000000010.jsonl")
-    assert kept == event(1, services=["Restaurants_2"])
+    (kept,) = shards_of(tmp_path, "out").read("events-000000001-000000010")
+    assert kept == (1, event(1, services=["Restaurants_2"]))
 
 
 def test_example_files_join_the_events(tmp_path: Path) -> None:
@@ -98,7 +104,7 @@ def test_example_files_join_the_events(tmp_path: Path) -> None:
     report = collect(recipe(sources=sources), log, tmp_path / "out", NOW)
     assert (report.events, report.examples) == (1, 1)
     assert report.by_source == {"events:assistant": 1, str(file): 1}
-    assert report.left_out == {"malformed JSON": 1}
+    assert (report.count.entered, report.count.left_out) == (3, {"malformed JSON": 1})
 
 
 def test_nothing_left_is_an_error_that_says_why_with_counts(tmp_path: Path) -> None:
