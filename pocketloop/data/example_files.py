@@ -1,5 +1,7 @@
 """Example files in the seeds' formats, and the generated sets behind `demo://`."""
 
+import shutil
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +20,7 @@ from pocketloop.contracts.examples import (
     example_from_row,
     make_example,
 )
-from pocketloop.contracts.files import atomic_file, sha256_text
+from pocketloop.contracts.files import atomic_file, sha256_file, sha256_text
 from pocketloop.contracts.home import Home, project_root
 from pocketloop.data.lines import HashingReader, RawLine, open_raw, read_lines
 from pocketloop.data.parsing import Refused, explain_validation, parse_object
@@ -31,9 +33,15 @@ _FORMATS = '{"input", "output"}, {"input", "function", "arguments"} or {"message
 HOME_SCHEME = "home://examples/"
 """An example file that `import_examples` keeps: the address holds wherever the home lies."""
 
+MOST_REFUSED = 1000
+"""Refused lines of an imported file that are listed one by one; all of them are counted."""
+
 
 class ExamplesImport(BaseModel):
-    """An example file that was taken into the home: what it holds, and its address for a recipe."""
+    """An example file that was taken into the home: what it holds, and its address for a recipe.
+
+    `quarantine` lists the first `MOST_REFUSED` of the refused lines.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -45,23 +53,42 @@ class ExamplesImport(BaseModel):
 
 
 def read_examples(uri: str, task: Task) -> tuple[list[Example], list[Quarantined]]:
-    """Read an example file, or generate a set such as `demo://functions?split=train&n=500&seed=1`.
+    """All examples behind `uri` and the lines that were refused, as `stream_examples` gives them one by one."""
+    examples: list[Example] = []
+    refused: list[Quarantined] = []
+    for found in stream_examples(uri, task):
+        if isinstance(found, Example):
+            examples.append(found)
+        else:
+            refused.append(found)
+    return examples, refused
+
+
+def stream_examples(uri: str, task: Task) -> Iterator[Example | Quarantined]:
+    """Read an example file, or generate a set such as `demo://functions?split=train&n=500&seed=1`, line by line.
 
     A file's format is told line by line, by its keys. Interaction events serve as examples of a chat where consent
     allows it. A relative path is seen from the working folder, then from the checkout.
 
     Raises:
-        DataError: there is no such file or set, or no line of it is an example of `task`.
+        DataError: there is no such file or set, or (at its end) no line of it is an example of `task`.
     """
     if uri.startswith("demo://"):
-        return _demo(uri, task), []
+        yield from _demo(uri, task)
+        return
     path = _find(uri)
+    first: Quarantined | None = None
+    examples = 0
     with open_raw(path) as raw:
-        examples, refused = _read(raw, path.name, task)
+        for found in _read(raw, path.name, task):
+            if isinstance(found, Example):
+                examples += 1
+            else:
+                first = first or found
+            yield found
     if not examples:
-        first = f"; {refused[0].where}: {refused[0].reason}: {refused[0].detail}" if refused else ": it is empty"
-        raise DataError(f"{uri}: no {task} example in it{first} (known formats: {_FORMATS})")
-    return examples, refused
+        why = f"; {first.where}: {first.reason}: {first.detail}" if first else ": it is empty"
+        raise DataError(f"{uri}: no {task} example in it{why} (known formats: {_FORMATS})")
 
 
 def import_examples(home: Home, path: Path) -> ExamplesImport:
@@ -73,16 +100,22 @@ def import_examples(home: Home, path: Path) -> ExamplesImport:
     task = _task_of(path)
     if task is None:
         raise DataError(f"{path}: its first line is no example (known formats: {_FORMATS})")
-    examples, refused = read_examples(str(path), task)
-    with open_raw(path) as raw:
-        digest = raw.hexdigest()
+    examples = refused = 0
+    quarantine: list[Quarantined] = []
+    for found in stream_examples(str(path), task):
+        if isinstance(found, Example):
+            examples += 1
+            continue
+        refused += 1
+        if len(quarantine) < MOST_REFUSED:
+            quarantine.append(found)
     name, dot, suffixes = path.name.partition(".")
-    target = home.root / "examples" / f"{name}-{digest[:12]}{dot}{suffixes}"
+    target = home.root / "examples" / f"{name}-{sha256_file(path)[:12]}{dot}{suffixes}"
     if not target.is_file():
         with atomic_file(target) as temporary:
-            temporary.write_bytes(path.read_bytes())
+            shutil.copyfile(path, temporary)
     uri = HOME_SCHEME + target.name
-    return ExamplesImport(task=task, examples=len(examples), refused=len(refused), uri=uri, quarantine=refused)
+    return ExamplesImport(task=task, examples=examples, refused=refused, uri=uri, quarantine=quarantine)
 
 
 def is_example_file(path: Path) -> bool:
@@ -115,7 +148,7 @@ def _find(uri: str) -> Path:
     return project_root() / path
 
 
-def _demo(uri: str, task: Task) -> list[Example]:
+def _demo(uri: str, task: Task) -> Iterator[Example]:
     parts = urlsplit(uri)
     options = {"split": "train", "n": "500", "seed": "1"}
     for key, value in parse_qsl(parts.query, keep_blank_values=True):
@@ -135,31 +168,27 @@ def _demo(uri: str, task: Task) -> list[Example]:
 
     rows = demo_examples(cast(Any, parts.netloc), cast(Any, options["split"]), size, seed)
     source = f"demo://{parts.netloc}?split={options['split']}"
-    examples = [example_from_row(row, source=source) for row in rows]
-    if any(example.task != task for example in examples):
-        raise DataError(f"{uri}: holds {examples[0].task} examples, but the task is {task}")
-    return examples
+    for row in rows:
+        example = example_from_row(row, source=source)
+        if example.task != task:
+            raise DataError(f"{uri}: holds {example.task} examples, but the task is {task}")
+        yield example
 
 
-def _read(raw: HashingReader, name: str, task: Task) -> tuple[list[Example], list[Quarantined]]:
-    examples: list[Example] = []
-    refused: list[Quarantined] = []
+def _read(raw: HashingReader, name: str, task: Task) -> Iterator[Example | Quarantined]:
     for line in read_lines(raw):
         if line.problem is None and not line.data.strip():
             continue
         try:
-            examples.append(_example(line, name, task))
+            yield _example(line, name, task)
         except Refused as refusal:
-            refused.append(
-                Quarantined(
-                    stage="collect",
-                    reason=refusal.reason,
-                    detail=refusal.detail,
-                    where=f"{name}:{line.number}",
-                    event_id=refusal.event_id,
-                )
+            yield Quarantined(
+                stage="collect",
+                reason=refusal.reason,
+                detail=refusal.detail,
+                where=f"{name}:{line.number}",
+                event_id=refusal.event_id,
             )
-    return examples, refused
 
 
 def _example(line: RawLine, name: str, task: Task) -> Example:

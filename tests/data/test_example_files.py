@@ -1,5 +1,7 @@
 import gzip
 import json
+import tracemalloc
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,13 @@ import pytest
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.home import Home
-from pocketloop.data.example_files import import_examples, is_example_file, read_examples
+from pocketloop.data.example_files import (
+    MOST_REFUSED,
+    import_examples,
+    is_example_file,
+    read_examples,
+    stream_examples,
+)
 
 INTENT = {"input": "play some jazz", "output": "music"}
 CALL = {"input": "timer for 5 minutes", "function": "set_timer", "arguments": {"minutes": "5"}}
@@ -97,6 +105,27 @@ def test_events_and_examples_are_told_apart_by_their_first_line(tmp_path: Path) 
     assert not is_example_file(Path(write(tmp_path / "c.jsonl", EVENT)))
     assert not is_example_file(Path(write(tmp_path / "d.jsonl", b"{oops")))
     assert not is_example_file(tmp_path / "none.jsonl")
+
+
+def test_a_large_file_is_read_line_by_line(tmp_path: Path) -> None:
+    uri = write(tmp_path / "i.jsonl", INTENT, b"{oops", *({"input": f"say {n}", "output": "x"} for n in range(5000)))
+    peaks = []
+    for take in (100, 5002):
+        tracemalloc.start()
+        found = sum(1 for _ in islice(stream_examples(uri, "intent"), take))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found == take
+    assert peaks[1] < peaks[0] + 200_000
+    with pytest.raises(DataError, match="no chat example"):
+        list(stream_examples(write(tmp_path / "f.jsonl", CALL), "chat"))
+
+
+def test_only_the_first_refused_lines_of_an_import_are_listed_but_all_are_counted(tmp_path: Path, home: Path) -> None:
+    path = tmp_path / "i.jsonl"
+    write(path, INTENT, *[b"{oops"] * (MOST_REFUSED + 5))
+    taken = import_examples(Home(), path)
+    assert (taken.examples, taken.refused, len(taken.quarantine)) == (1, MOST_REFUSED + 5, MOST_REFUSED)
 
 
 @pytest.mark.parametrize(
