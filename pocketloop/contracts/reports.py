@@ -198,6 +198,8 @@ class DatasetRelease(_Report):
     drift: DriftReport
     label: LabelReport
     select: SelectReport
+    files: dict[str, str] = Field(default_factory=dict)
+    """Sha256 of every other file of the release, by name; the splits are covered by `digest`."""
 
     @model_validator(mode="after")
     def _accounts_for_everything(self) -> "DatasetRelease":
