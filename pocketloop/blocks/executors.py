@@ -45,6 +45,8 @@ def run_on_ray(pipeline: list[PipelineStep], tasks: int, compute: ComputeConfig,
 
 
 class _Local(LocalPipelineExecutor):
+    pipeline: list[PipelineStep]
+
     def run(self) -> None:
         """One worker needs no other process; several come from a pool that notices when one of them is killed."""
         ranks = self.get_incomplete_ranks(range(self.tasks))

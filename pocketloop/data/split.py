@@ -1,92 +1,172 @@
 """Splitting by group, so that no person and no prompt stands on both sides."""
 
+import hashlib
+import json
 import warnings
-from collections import defaultdict
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TextIO
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Quarantined
-from pocketloop.contracts.examples import Example
-from pocketloop.contracts.files import canonical_json, sha256_text
+from pocketloop.contracts.files import atomic_file, canonical_json, sha256_text
+from pocketloop.contracts.recipe import DataConfig
+from pocketloop.contracts.reports import StageCount
 from pocketloop.privacy.placeholders import PLACEHOLDER
 
 SPLITS = ("train", "validation", "test")
 
 
-@dataclass
-class Split:
-    """The examples of each split, in their given order, and what was dropped to keep the splits apart."""
+def split_release(selected: Path, out: Path, data: DataConfig) -> StageCount:
+    """Put about the shares `data.validation` and `data.test` of the groups aside.
 
-    train: list[Example] = field(default_factory=list)
-    validation: list[Example] = field(default_factory=list)
-    test: list[Example] = field(default_factory=list)
-    dropped: list[Quarantined] = field(default_factory=list)
+    A group's place depends on `data.seed` and its own name alone, so it keeps it when data is added. A prompt that
+    groups in several splits share (ignoring case, spacing and which pseudonym) stays in one of them, chosen by the
+    prompt's own hash at the same shares: so a popular prompt is neither always tested nor never learned. A
+    conversation that occurs twice is kept once. A pair or rated answer goes where its group goes, and nowhere if its
+    prompt stands in another split. Files are read twice, and only hashes are held: about 150 bytes an example.
 
-    def of(self, name: str) -> list[Example]:
-        """The examples of the split called `name`."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
-
-
-def split_by_group(examples: list[Example], validation: float, test: float, seed: int) -> Split:
-    """Put about the shares `validation` and `test` of the groups aside.
-
-    A group's place depends on `seed` and its own name alone, so it keeps it when data is added. A prompt that groups
-    in several splits share (ignoring case, spacing and which pseudonym) stays in one of them, chosen by the prompt's
-    own hash at the same shares: so a popular prompt is neither always tested nor never learned. A conversation that
-    occurs twice is kept once.
+    Args:
+        selected: `examples/part-*.jsonl`, `pairs.jsonl`, `rated.jsonl` and `quarantine.jsonl`.
+        out: is given `splits/{train,validation,test}.jsonl`, the same under `splits/pairs/` and `splits/rated/`, and
+            `quarantine.jsonl`, which holds what was left out here and before.
+        data: shares and seed.
 
     Raises:
         DataError: nothing is left to train on.
     """
-    claims: defaultdict[str, set[str]] = defaultdict(set)
-    placed = [(example, _place(example.group, validation, test, seed), _prompt_key(example)) for example in examples]
-    for _, name, key in placed:
-        claims[key].add(name)
-    split = Split()
-    seen: set[str] = set()
-    for example, name, key in placed:
-        owner = _owner(key, claims[key], validation, test, seed)
-        if name != owner:
-            split.dropped.append(_dropped(example, f"prompt stands in {owner}"))
-        elif example.example_id in seen:
-            split.dropped.append(_dropped(example, "duplicate conversation"))
-        else:
-            seen.add(example.example_id)
-            split.of(name).append(example)
-    groups = len({example.group for example in examples})
-    if not split.train:
-        raise DataError(f"no example is left to train on: {len(examples)} examples of {groups} groups; add data")
-    if test > 0 and not split.test:
+    examples = sorted((selected / "examples").glob("part-*.jsonl"))
+    feedback = {"pairs": selected / "pairs.jsonl", "rated": selected / "rated.jsonl"}
+    prompts = _Prompts(data)
+    for row in _rows(*examples):
+        prompts.claim(row["group"], row["messages"][:-1])
+    # What only pairs and rated answers ask is shared out as well, but never moves an example.
+    unlabelled = _Prompts(data, given=prompts)
+    for row in _rows(*feedback.values()):
+        unlabelled.claim(row["group"], _prompt(row))
+    left_out: Counter[str] = Counter()
+    splits: Counter[str] = Counter()
+    seen: set[int] = set()
+    with ExitStack() as stack:
+        quarantine = stack.enter_context(_writer(out / "quarantine.jsonl"))
+        files = {name: stack.enter_context(_writer(out / "splits" / f"{name}.jsonl")) for name in SPLITS}
+        quarantine.writelines(_lines(selected / "quarantine.jsonl"))
+        for line in _lines(*examples):
+            row = json.loads(line)
+            name, owner = prompts.place(row["group"]), prompts.owner(row["messages"][:-1])
+            example_id = _number(row["example_id"])
+            if name == owner and example_id not in seen:
+                seen.add(example_id)
+                splits[name] += 1
+                files[name].write(line)
+                continue
+            reason = "duplicate conversation" if name == owner else f"prompt stands in {owner}"
+            left_out[reason] += 1
+            quarantine.write(_dropped(row, reason))
+    entered = splits.total() + left_out.total()
+    _check(splits, entered, prompts.groups, data)
+    for kind, path in feedback.items():
+        _split_feedback(path, out / "splits" / kind, unlabelled)
+    return StageCount(stage="split", entered=entered, kept=splits.total(), left_out=dict(sorted(left_out.items())))
+
+
+class _Prompts:
+    """Which split each prompt belongs to, held as one number and one small set of bits a prompt."""
+
+    def __init__(self, data: DataConfig, given: "_Prompts | None" = None) -> None:
+        self._data = data
+        self._given = given
+        self._claims: dict[int, int] = {}
+        self._places: dict[str, str] = given._places if given else {}
+
+    @property
+    def groups(self) -> int:
+        return len(self._places)
+
+    def claim(self, group: str, prompt: list[dict[str, Any]]) -> None:
+        key = _number(_prompt_key(prompt))
+        self._claims[key] = self._claims.get(key, 0) | 1 << SPLITS.index(self.place(group))
+
+    def place(self, group: str) -> str:
+        if group not in self._places:
+            self._places[group] = _place(group, self._data)
+        return self._places[group]
+
+    def owner(self, prompt: list[dict[str, Any]]) -> str:
+        text = _prompt_key(prompt)
+        key = _number(text)
+        claims = (self._given._claims.get(key, 0) if self._given else 0) or self._claims[key]
+        names = [name for at, name in enumerate(SPLITS) if claims >> at & 1]
+        wanted = _place(f"prompt:{text}", self._data) if len(names) > 1 else names[0]
+        return wanted if wanted in names else names[0]
+
+
+def _split_feedback(path: Path, out: Path, prompts: _Prompts) -> None:
+    with ExitStack() as stack:
+        files = {name: stack.enter_context(_writer(out / f"{name}.jsonl")) for name in SPLITS}
+        for line in _lines(path):
+            row = json.loads(line)
+            name = prompts.place(row["group"])
+            if name == prompts.owner(_prompt(row)):
+                files[name].write(line)
+
+
+def _check(splits: Counter[str], entered: int, groups: int, data: DataConfig) -> None:
+    if not splits["train"]:
+        raise DataError(f"no example is left to train on: {entered} examples of {groups} groups; add data")
+    if data.test > 0 and not splits["test"]:
         warnings.warn(
-            f"the test split is empty ({len(examples)} examples of {groups} groups): results need an evaluation set",
-            stacklevel=2,
+            f"the test split is empty ({entered} examples of {groups} groups): results need an evaluation set",
+            stacklevel=3,
         )
-    return split
 
 
-def _place(name: str, validation: float, test: float, seed: int) -> str:
-    share = int(sha256_text(f"{seed}:{name}")[:15], 16) / 16**15
-    return "test" if share < test else "validation" if share < test + validation else "train"
+def _place(name: str, data: DataConfig) -> str:
+    share = int(sha256_text(f"{data.seed}:{name}")[:15], 16) / 16**15
+    return "test" if share < data.test else "validation" if share < data.test + data.validation else "train"
 
 
-def _owner(key: str, claims: set[str], validation: float, test: float, seed: int) -> str:
-    if len(claims) == 1:
-        return next(iter(claims))
-    wanted = _place(f"prompt:{key}", validation, test, seed)
-    return wanted if wanted in claims else next(name for name in SPLITS if name in claims)
+def _prompt(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The prompt of a pair or of a rated answer."""
+    found: list[dict[str, Any]] = row["prompt"] if "prompt" in row else row["messages"][:-1]
+    return found
 
 
-def _prompt_key(example: Example) -> str:
-    turns = [
-        [turn.role, _flat(turn.content), [call.model_dump() for call in turn.tool_calls]] for turn in example.prompt
-    ]
-    return sha256_text(canonical_json(turns))
+def _prompt_key(prompt: list[dict[str, Any]]) -> str:
+    return sha256_text(canonical_json([[turn["role"], _flat(turn["content"]), turn["tool_calls"]] for turn in prompt]))
 
 
 def _flat(text: str) -> str:
     return " ".join(PLACEHOLDER.sub(r"<\1>", text).casefold().split())
 
 
-def _dropped(example: Example, reason: str) -> Quarantined:
-    event_id = example.event_ids[0] if example.event_ids else None
-    return Quarantined(stage="split", reason=reason, detail=f"example {example.example_id}", event_id=event_id)
+def _number(text: str) -> int:
+    """Eight bytes in place of an identifier: two of a million share them with a chance of 3 in 10^8."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _dropped(row: dict[str, Any], reason: str) -> str:
+    event_id = row["event_ids"][0] if row["event_ids"] else None
+    left_out = Quarantined(stage="split", reason=reason, detail=f"example {row['example_id']}", event_id=event_id)
+    return canonical_json(left_out.model_dump(mode="json")) + "\n"
+
+
+def _rows(*paths: Path) -> Iterator[dict[str, Any]]:
+    for line in _lines(*paths):
+        yield json.loads(line)
+
+
+def _lines(*paths: Path) -> Iterator[str]:
+    """The lines of those files that exist, with their ends."""
+    for path in paths:
+        if path.is_file():
+            with open(path, encoding="utf-8") as file:
+                yield from file
+
+
+@contextmanager
+def _writer(path: Path) -> Iterator[TextIO]:
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        yield file
