@@ -1,6 +1,7 @@
 """The collector over real sockets: every acknowledged report counts once, whatever happens to the process."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -319,7 +320,7 @@ def test_a_full_disk_is_a_503_and_the_post_works_later(tmp_path: Path, monkeypat
     with collecting(tmp_path) as (url, app):
         post(url, report(1))
         with monkeypatch.context() as broken:
-            broken.setattr(inbox.os, "fsync", full)
+            broken.setattr(os, "fsync", full)
             answer = requests.post(url, json=[report(2)], timeout=10)
             assert answer.status_code == 503 and answer.headers["retry-after"]
             assert requests.post(url, json=[report(2)], timeout=10).status_code == 503
