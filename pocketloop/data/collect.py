@@ -21,7 +21,7 @@ from pocketloop.contracts.files import atomic_file, canonical_json
 from pocketloop.contracts.recipe import DataConfig, EventsSource, ExamplesSource, Recipe
 from pocketloop.contracts.reports import CollectReport, StageCount
 from pocketloop.data.event_log import open_log, watermark
-from pocketloop.data.example_files import read_examples
+from pocketloop.data.example_files import stream_examples
 from pocketloop.data.shards import MANIFEST, Row, write_manifest
 
 
@@ -115,14 +115,15 @@ def _collect_examples(recipe: Recipe, path: Path, tally: _Tally, quarantine: Tex
     with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
         for source in recipe.data.sources:
             if isinstance(source, ExamplesSource):
-                found, refused = read_examples(source.uri, recipe.task)
-                for example in found:
-                    _write(out, example)
-                for row in refused:
-                    tally.left_out[row.reason] += 1
-                    _write(quarantine, row)
-                tally.by_source[source.uri] = tally.by_source.get(source.uri, 0) + len(found)
-                count += len(found)
+                before = count
+                for row in stream_examples(source.uri, recipe.task):
+                    if isinstance(row, Quarantined):
+                        tally.left_out[row.reason] += 1
+                        _write(quarantine, row)
+                    else:
+                        _write(out, row)
+                        count += 1
+                tally.by_source[source.uri] = tally.by_source.get(source.uri, 0) + count - before
     return count
 
 

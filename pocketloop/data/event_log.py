@@ -1,15 +1,15 @@
 """The event log: one SQLite file that holds every event once, with the order in which they came.
 
 An import runs in transactions of a thousand lines. A process killed at any moment has stored some whole batches and
-nothing else; the same import again finds those as duplicates and goes on. What is refused is kept: its reason in the
-table `quarantine`, its bytes in a file under `quarantine/` that only the owner may read.
+nothing else; the same import again finds those as duplicates and goes on. What is refused is kept beside the log
+(`pocketloop.data.quarantine`), but for the events of a device that is forgotten: of those nothing is kept.
 """
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Quarantined
-from pocketloop.contracts.files import atomic_file
-from pocketloop.data.lines import RawLine, open_raw, read_lines, sha256_bytes
+from pocketloop.data import quarantine
+from pocketloop.data.lines import RawLine, open_raw, read_lines
 from pocketloop.data.parsing import ParsedEvent, Refused, parse_event
+from pocketloop.data.received import device_digest
 
 BATCH = 1000
 _SCHEMA = """
@@ -51,7 +52,20 @@ CREATE TABLE IF NOT EXISTS quarantine (
     place TEXT NOT NULL,
     event_id TEXT,
     file TEXT NOT NULL,
+    arrived TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (digest, reason)
+);
+CREATE TABLE IF NOT EXISTS pulled (
+    part TEXT PRIMARY KEY,
+    finished TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS tombstones (
+    device TEXT PRIMARY KEY,
+    forgotten TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS withdrawn (
+    release TEXT PRIMARY KEY,
+    forgotten TEXT NOT NULL
 );
 """
 
@@ -88,6 +102,10 @@ class LogSummary(BaseModel):
     by_day: dict[str, int]
     imports: list[dict[str, str | int | None]]
     quarantined: dict[str, int]
+    pulled: int
+    """Parts of the landing zone that were taken in."""
+    forgotten: int
+    """Devices whose events are no longer taken in."""
     quarantine: list[Quarantined] = Field(default_factory=list)
 
 
@@ -108,13 +126,13 @@ def import_file(
     refused: Counter[str] = Counter()
     error: str | None = None
     with open_raw(path) as raw, open_log(log) as connection:
-        lines = read_lines(raw, spill=log / "quarantine")
+        lines = read_lines(raw, spill=quarantine.folder_of(log))
         while batch := list(islice(lines, BATCH)):
             error = next((f"{name}:{line.number}: {line.detail}" for line in batch if line.problem == "damaged"), error)
             # A file cut off exactly between two lines leaves an error, but no piece of a line to keep.
             kept = [line for line in batch if line.problem != "damaged" or line.data]
-            with _transaction(connection):
-                _store(connection, log, name, kept, now, counts, refused)
+            with transaction(connection):
+                store(connection, log, name, kept, now, forgotten_devices(connection), counts, refused)
             if progress is not None:
                 progress(counts["lines"])
         digest = raw.hexdigest()
@@ -128,7 +146,7 @@ def import_file(
             quarantined=dict(sorted(refused.items())),
             error=error,
         )
-        with _transaction(connection):
+        with transaction(connection):
             row = (digest, name, now.isoformat(), report.lines, report.new, report.duplicates, refused.total(), error)
             connection.execute("INSERT INTO imports VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
     return report
@@ -142,8 +160,8 @@ def inspect_log(log: Path, limit: int = 50) -> LogSummary:
     """
     with open_log(log, must_exist=True) as connection:
         query = connection.execute
-        events, devices, watermark, first, last = query(
-            "SELECT count(*), count(DISTINCT device_id), coalesce(max(seq), 0), min(ts), max(ts) FROM events"
+        events, devices, first, last = query(
+            "SELECT count(*), count(DISTINCT device_id), min(ts), max(ts) FROM events"
         ).fetchone()
         reasons = _counts(connection, "SELECT reason, count(*) FROM quarantine GROUP BY 1 ORDER BY 1")
         imports = query("SELECT * FROM imports ORDER BY rowid")
@@ -151,7 +169,7 @@ def inspect_log(log: Path, limit: int = 50) -> LogSummary:
         return LogSummary(
             events=events,
             devices=devices,
-            watermark=watermark,
+            watermark=watermark(connection),
             first_ts=first,
             last_ts=last,
             by_skill=_counts(connection, "SELECT skill, count(*) FROM events GROUP BY 1 ORDER BY 1"),
@@ -162,6 +180,8 @@ def inspect_log(log: Path, limit: int = 50) -> LogSummary:
             by_day=_counts(connection, "SELECT substr(ts, 1, 10), count(*) FROM events GROUP BY 1 ORDER BY 1"),
             imports=[dict(zip(columns, row, strict=True)) for row in imports],
             quarantined=reasons,
+            pulled=query("SELECT count(*) FROM pulled").fetchone()[0],
+            forgotten=len(forgotten_devices(connection)),
             quarantine=[
                 Quarantined(stage="import", reason=reason, detail=detail, where=place, event_id=event_id)
                 for wanted in reasons
@@ -189,7 +209,9 @@ def open_log(log: Path, must_exist: bool = False) -> Iterator[sqlite3.Connection
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten with zeros
         connection.executescript(_SCHEMA)
+        _upgrade(connection)
     except sqlite3.DatabaseError as error:
         connection.close()
         raise DataError(f"{path}: not a readable event log ({error}); move it away to start a new one") from None
@@ -205,8 +227,14 @@ def watermark(connection: sqlite3.Connection) -> int:
     return int(row[0]) if row else 0
 
 
+def forgotten_devices(connection: sqlite3.Connection) -> set[str]:
+    """Digests of the devices whose events are no longer taken in."""
+    return {device for (device,) in connection.execute("SELECT device FROM tombstones")}
+
+
 @contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """What is done inside is stored as a whole or not at all."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -216,17 +244,21 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def _store(
+def store(
     connection: sqlite3.Connection,
     log: Path,
     name: str,
     lines: list[RawLine],
     now: datetime,
+    forgotten: Collection[str],
     counts: Counter[str],
     refused: Counter[str],
 ) -> None:
-    """Insert one batch, counting what becomes of each line."""
-    bad: list[tuple[RawLine, Refused]] = []
+    """Insert one batch of the file `name` within a transaction, counting what becomes of each line.
+
+    Lines of devices whose digest is in `forgotten` are refused, and nothing of them is kept.
+    """
+    bad: list[quarantine.Kept] = []
     for line in lines:
         counts["lines"] += 1
         if line.problem is None and not line.data.strip():
@@ -235,11 +267,32 @@ def _store(
         try:
             if line.problem is not None:
                 raise Refused(line.problem, line.detail)
-            counts[_insert(connection, parse_event(line.data, now))] += 1
+            event = parse_event(line.data, now)
+            if forgotten and device_digest(event.device_id) in forgotten:
+                raise Refused("forgotten")
+            counts[_insert(connection, event)] += 1
         except Refused as refusal:
+            if refusal.reason == "forgotten" or (forgotten and _is_forgotten(line, forgotten)):
+                refused["forgotten"] += 1
+                if line.spilled is not None:
+                    line.spilled.unlink()
+                continue
             refused[refusal.reason] += 1
-            bad.append((line, refusal))
-    _quarantine(connection, log, name, bad)
+            bad.append(quarantine.Kept(line, refusal))
+    quarantine.keep(connection, log, name, bad, now)
+
+
+def _is_forgotten(line: RawLine, forgotten: Collection[str]) -> bool:
+    device = quarantine.claimed_device(line)
+    return device is not None and device_digest(device) in forgotten
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    """Bring a log of an earlier version up to date: its refused lines are as old as this moment, for all it knows."""
+    if any(column[1] == "arrived" for column in connection.execute("PRAGMA table_info(quarantine)")):
+        return
+    connection.execute("ALTER TABLE quarantine ADD COLUMN arrived TEXT NOT NULL DEFAULT ''")
+    connection.execute("UPDATE quarantine SET arrived = ?", (datetime.now(UTC).isoformat(timespec="seconds"),))
 
 
 def _insert(connection: sqlite3.Connection, event: ParsedEvent) -> str:
@@ -255,40 +308,6 @@ def _insert(connection: sqlite3.Connection, event: ParsedEvent) -> str:
         vars(event),
     )
     return "new"
-
-
-def _quarantine(connection: sqlite3.Connection, log: Path, name: str, bad: list[tuple[RawLine, Refused]]) -> None:
-    """Keep refused lines: their bytes first, then, with the transaction, the reason.
-
-    The file of a batch is named by its content, so that a repeated import writes the same file again, not a second.
-    """
-    fresh: dict[tuple[str, str], tuple[RawLine, Refused]] = {}
-    for line, refusal in bad:
-        digest = line.digest or sha256_bytes(line.data)
-        known = connection.execute("SELECT 1 FROM quarantine WHERE digest = ? AND reason = ?", (digest, refusal.reason))
-        if known.fetchone() is None:
-            fresh.setdefault((digest, refusal.reason), (line, refusal))
-    content = b"".join(line.data + b"\n" for line, _ in fresh.values() if line.spilled is None)
-    batch_file = ""
-    if content:
-        batch_file = f"{sha256_bytes(content)}.lines"
-        with atomic_file(log / "quarantine" / batch_file) as temporary:
-            temporary.write_bytes(content)
-        (log / "quarantine" / batch_file).chmod(0o600)
-    connection.executemany(
-        "INSERT INTO quarantine VALUES (?, ?, ?, ?, ?, ?)",
-        [
-            (
-                digest,
-                refusal.reason,
-                refusal.detail,
-                f"{name}:{line.number}",
-                refusal.event_id,
-                line.spilled.name if line.spilled else batch_file,
-            )
-            for (digest, _), (line, refusal) in fresh.items()
-        ],
-    )
 
 
 def _counts(connection: sqlite3.Connection, statement: str) -> dict[str, int]:
