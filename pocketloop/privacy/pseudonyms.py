@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.home import Home
+from pocketloop.privacy.values import clean_text
 
 KEY_BYTES = 32
 
@@ -59,7 +60,7 @@ class Pseudonymizer:
 
     def group(self, device_id: str) -> str:
         """Pseudonym of a device: 16 hex digits after `g-`."""
-        return "g-" + self._digest("group", device_id)[:16]
+        return "g-" + self._digest("group", clean_text(device_id))[:16]
 
     def placeholder(self, device_id: str, kind: str, normalised: str) -> str:
         """`<TYPE_3fa2b1>`: the device salts it, so two people's "Anna" get different ones."""

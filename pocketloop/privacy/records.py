@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from pocketloop.contracts.events import AdapterTag, Consent, Feedback, Message, Quarantined
+from pocketloop.contracts.events import AdapterTag, Consent, Feedback, InteractionEvent, Message
 from pocketloop.privacy.placeholders import PLACEHOLDER
 from pocketloop.privacy.values import Value, clean_text, find_values
 
@@ -35,14 +34,17 @@ class ScrubbedEvent(BaseModel):
     found: dict[str, int]
 
 
-@dataclass
-class DeviceResult:
-    """One device's records in the order given, and what was found in them (raw: never written anywhere)."""
-
-    records: list[ScrubbedEvent | Quarantined]
-    values: dict[Value, int] = field(default_factory=dict)
-    leaks: int = 0
-    region: str = "US"
+def texts_of(event: InteractionEvent | ScrubbedEvent) -> list[str]:
+    """Every text of an event that a person or a model wrote, argument names included, in order."""
+    texts = [message.content for message in event.messages]
+    calls = [call for message in event.messages for call in message.tool_calls]
+    correction = event.feedback.corrected()
+    if correction:
+        texts.append(correction.content)
+        calls += correction.tool_calls
+    for call in calls:
+        texts += leaves(call.arguments)
+    return texts
 
 
 def count_leaks(event: ScrubbedEvent, values: Iterable[Value]) -> int:
@@ -50,13 +52,10 @@ def count_leaks(event: ScrubbedEvent, values: Iterable[Value]) -> int:
     values = list(values)
     if not values:
         return 0
-    texts: list[str] = []
-    for message in event.messages:
-        texts += [message.content, *(leaf for call in message.tool_calls for leaf in leaves(call.arguments))]
-    correction = event.feedback.corrected()
-    if correction:
-        texts += [correction.content, *(leaf for call in correction.tool_calls for leaf in leaves(call.arguments))]
-    return sum(1 for text in texts for _ in find_values(PLACEHOLDER.sub("\ufffc", text), values))
+    # Each piece between placeholders is searched by itself: a piece stood in the raw text as it is.
+    return sum(
+        1 for text in texts_of(event) for part in PLACEHOLDER.split(text)[::2] for _ in find_values(part, values)
+    )
 
 
 def leaves(value: Any, keys: bool = True) -> list[str]:

@@ -1,72 +1,57 @@
-"""Scrubbing one device's events: the same person gets the same placeholder in every turn and in every call.
+"""Scrubbing a device's events: the same person gets the same placeholder in every turn, every call and every event.
 
 An event's call repeats what its message says, so they are scrubbed together: whatever is found in a message, an
-argument or a correction is searched verbatim in all the others. What looks personal but cannot be named sends the
-whole event to quarantine: a scrubber that is unsure must not guess.
+argument or a correction is searched verbatim in all the others, and in the device's other events. What looks personal
+but cannot be named sends the whole event to quarantine: a scrubber that is unsure must not guess.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from pocketloop.contracts.errors import ConfigError
-from pocketloop.contracts.events import (
-    AdapterTag,
-    Correction,
-    Feedback,
-    InteractionEvent,
-    Message,
-    Quarantined,
-    ToolCall,
-)
+from pocketloop.contracts.events import AdapterTag, Correction, Feedback, Message, Quarantined, ToolCall
 from pocketloop.contracts.files import canonical_json, sha256_text
 from pocketloop.contracts.recipe import ScrubConfig
-from pocketloop.privacy.addresses import is_street
 from pocketloop.privacy.placeholders import PLACEHOLDER
 from pocketloop.privacy.pseudonyms import Pseudonymizer
+from pocketloop.privacy.reading import CONTAINED, Reading, Wanted, read_events
 from pocketloop.privacy.recognizers import Analyzer
-from pocketloop.privacy.records import (
-    SAFE_TAG,
-    DeviceResult,
-    ScrubbedEvent,
-    cleaned,
-    count_leaks,
-    leaves,
-    mapped,
-    safe_tag,
-)
-from pocketloop.privacy.slots import Slots, slot_type, slots_of
-from pocketloop.privacy.spans import PII_TYPES, RESIDUE, Span, free_parts, settle
-from pocketloop.privacy.values import Value, clean_text, find_values, is_generic, make_value, normalise
+from pocketloop.privacy.records import SAFE_TAG, ScrubbedEvent, count_leaks, mapped, safe_tag, texts_of
+from pocketloop.privacy.slots import Slots, slots_of
+from pocketloop.privacy.spans import PII_TYPES, Span, settle
+from pocketloop.privacy.values import Form, Value, clean_text, find_values, normalise
 
 if TYPE_CHECKING:
     from presidio_analyzer import EntityRecognizer
 
-__all__ = ["ScrubbedEvent", "Scrubber", "Slots", "code_digest", "slots_of"]
+__all__ = ["Scrubbed", "ScrubbedEvent", "Scrubber", "Slots", "code_digest", "slots_of"]
 
-_CONTAINED = {"PERSON", "ADDRESS", "PASSWORD"}
 _ROUNDS = 5
-_REGION = re.compile(r"[-_]([A-Z]{2})\b")
+_NOT_SCRUBBING = {"audit.py", "block.py", "report.py", "shards.py"}
+"""Modules that a cached scrubbed event does not depend on."""
 
 
 @dataclass
-class _Reading:
-    """What was seen in one event: spans by text, the values they hold, and why it cannot be used (if so)."""
+class Scrubbed:
+    """Records in the order of the raw events, and what was found in them (raw: only ever in private files).
 
-    event: InteractionEvent
-    region: str
-    spans: dict[str, list[Span]] = field(default_factory=dict)
-    values: dict[Value, int] = field(default_factory=dict)
-    residue: str = ""
+    `groups` tells each event's device by its pseudonym (`None` for a malformed event), `values` the values found as
+    (value, region, times), `shared` those that are searched in all events of a device, and `leaked` says of records (by
+    their place) how many values stood in them all the same, which sent them to quarantine.
+    """
+
+    records: list[ScrubbedEvent | Quarantined]
+    groups: list[str | None] = field(default_factory=list)
+    values: Counter[tuple[Value, str]] = field(default_factory=Counter)
+    shared: dict[str, set[Form]] = field(default_factory=dict)
+    leaked: dict[int, int] = field(default_factory=dict)
 
 
 class Scrubber:
-    """Replaces personal data by typed pseudonyms (`<PERSON_3fa2b1>`).
+    """Replaces personal data by typed pseudonyms (`<PERSON_3fa2b1>`). It pickles, key included.
 
     Args:
         config: which types are replaced (`None`: all), and the score below which a find counts as residue.
@@ -81,22 +66,21 @@ class Scrubber:
     def __init__(
         self, config: ScrubConfig, key: bytes, slots: Slots | None = None, extra: "list[EntityRecognizer] | None" = None
     ) -> None:
-        known = {*PII_TYPES, *(kind for recognizer in extra or [] for kind in recognizer.supported_entities)}
+        known = {*PII_TYPES, *config.ner.labels.values()}
+        known.update(kind for recognizer in extra or [] for kind in recognizer.supported_entities)
         unknown = sorted(set(config.types or ()) - known)
         if unknown:
             raise ConfigError(f"scrub.types: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        self.types = set(config.types or known)
-        self.min_score = config.min_score
+        self.wanted = Wanted(frozenset(config.types or known), config.min_score, slots or {})
         self.pseudonyms = Pseudonymizer(key)
-        self.slots = slots or {}
-        self.analyzer = Analyzer(extra)
+        self.analyzer = Analyzer(config.ner, extra)
         self.digest = sha256_text(
             canonical_json(
                 {
                     "config": config.model_dump(mode="json"),
-                    "slots": self.slots,
+                    "slots": self.wanted.slots,
                     "key": self.pseudonyms.key_digest,
-                    "extra": [[r.name, r.version] for r in extra or []],
+                    "analyzer": self.analyzer.version,
                     "code": code_digest(),
                 }
             )
@@ -104,125 +88,70 @@ class Scrubber:
 
     def scrub_event(self, event: dict[str, Any]) -> ScrubbedEvent | Quarantined:
         """Scrub one raw event by itself."""
-        return self.scrub_device([event]).records[0]
+        return self.scrub([event]).records[0]
 
-    def scrub_device(self, events: Sequence[dict[str, Any]]) -> DeviceResult:
-        """Scrub raw events of one device together: a value found in one is replaced in all of them."""
-        readings = [self._read(event) for event in events]
-        good = [reading for reading in readings if isinstance(reading, _Reading)]
-        shared = list(dict.fromkeys(v for reading in good for v in reading.values if v.shared))
-        result = DeviceResult([])
-        for reading in readings:
+    def scrub(self, events: Sequence[dict[str, Any]], others: Mapping[str, Collection[Form]] | None = None) -> Scrubbed:
+        """Scrub raw events of any devices: a value found in one event is replaced in all of its device's.
+
+        `others` holds, by device pseudonym, what was found in events of that device that are not among these. However
+        a device's events are divided, each comes out the same if it is told what the others hold; and only those
+        values matter to it that stand in one of its texts.
+        """
+        readings = read_events(events, self.wanted, self.analyzer.find_many)
+        done = Scrubbed([])
+        groups = [self.pseudonyms.group(r.event.device_id) if isinstance(r, Reading) else None for r in readings]
+        for group, reading in zip(groups, readings, strict=True):
+            if isinstance(reading, Reading) and group:
+                done.values.update({(value, reading.region): count for value, count in reading.values.items()})
+                done.shared.setdefault(group, set()).update(v.form for v in reading.values if v.shared)
+        spread = {group: forms.union((others or {}).get(group, ())) for group, forms in done.shared.items()}
+        drafts = [
+            _Draft(reading, self.pseudonyms, spread[group])
+            for group, reading in zip(groups, readings, strict=True)
+            if isinstance(reading, Reading) and group
+        ]
+        self._settle([draft for draft in drafts if not draft.residue])
+        written = iter(drafts)
+        for group, reading in zip(groups, readings, strict=True):
             if isinstance(reading, Quarantined):
-                result.records.append(reading)
-                continue
-            for value, count in reading.values.items():
-                result.values[value] = result.values.get(value, 0) + count
-            result.region = reading.region
-            result.records.append(self._write(reading, list(dict.fromkeys([*reading.values, *shared])), result))
-        return result
+                done.records.append(reading)
+            else:
+                done.records.append(self._write(next(written), str(group), done))
+            done.groups.append(group)
+        return done
 
     def find(self, text: str, region: str = "US") -> list[Span]:
         """Disjoint spans of the wanted types in one text, in order: what would be replaced."""
-        spans = self.analyzer.find(clean_text(text), region)
-        sure = [s for s in spans if s.score >= self.min_score and s.type != RESIDUE]
-        return [s for s in settle(text, sure) if s.type in self.types]
+        text = clean_text(text)
+        return self.wanted.of(self.wanted.sure(text, self.analyzer.find(text, region)))
 
-    def _read(self, raw: dict[str, Any]) -> _Reading | Quarantined:
-        try:
-            event = InteractionEvent.model_validate(cleaned(raw))
-        except ValidationError as error:
-            where = ", ".join(sorted({".".join(map(str, e["loc"])) for e in error.errors()}))
-            return Quarantined(stage="scrub", reason="malformed event", detail=f"keys: {where}"[:200])
-        region = _REGION.search(event.locale)
-        reading = _Reading(event, region.group(1) if region else "US")
-        calls = [call for message in event.messages for call in message.tool_calls]
-        texts = [message.content for message in event.messages]
-        correction = event.feedback.corrected()
-        if correction:
-            calls += correction.tool_calls
-            texts.append(correction.content)
-        for call in calls:
-            for name, value in call.arguments.items():
-                kind = slot_type(self.slots, call.name, name)
-                texts += [name, *leaves(value)]
-                if kind and kind in self.types:
-                    for leaf in leaves(value, keys=False):
-                        self._take_slot(reading, leaf, kind)
-        for text in dict.fromkeys(texts):
-            self._take_text(reading, text)
-        self._widen(reading, texts)
-        return reading
+    def _settle(self, drafts: "list[_Draft]") -> None:
+        """Look again at what was changed: some things only stand out once their neighbours are gone."""
+        open_ones = [(draft, text) for draft in drafts for text in draft.changed]
+        for _ in range(_ROUNDS):
+            found = self.analyzer.find_many([d.now[t] for d, t in open_ones], [d.reading.region for d, _ in open_ones])
+            still_open = []
+            for (draft, text), spans in zip(open_ones, found, strict=True):
+                now = draft.now[text]
+                sure = self.wanted.sure(now, spans)
+                more = self.wanted.of(sure)
+                if more:
+                    draft.substitute(text, more)
+                    still_open.append((draft, text))
+                else:
+                    draft.residue = draft.residue or self.wanted.residue(now, spans, sure)
+            open_ones = still_open
+        for draft, _ in open_ones:
+            draft.residue = draft.residue or "no end of finds in one text"
 
-    def _take_slot(self, reading: _Reading, leaf: str, kind: str) -> None:
-        text = leaf.strip()
-        if not text or PLACEHOLDER.search(text) or is_generic(text) or (kind == "ADDRESS" and not is_street(text)):
-            return
-        whole = [s for s in self.analyzer.find(text, reading.region) if (s.start, s.end) == (0, len(text))]
-        shaped = [
-            s.type for s in whole if s.type not in {RESIDUE, *_CONTAINED} and s.score >= 0.7 and s.type in self.types
-        ]
-        value = make_value(text, shaped[0] if shaped else kind, slot=True)
-        reading.values[value] = reading.values.get(value, 0) + 1
-
-    def _take_text(self, reading: _Reading, text: str) -> None:
-        spans = self.analyzer.find(text, reading.region)
-        sure = settle(text, [s for s in spans if s.score >= self.min_score and s.type != RESIDUE])
-        reading.spans[text] = [s for s in sure if s.type in self.types]
-        for span in reading.spans[text]:
-            value = make_value(text[span.start : span.end], span.type)
-            reading.values[value] = reading.values.get(value, 0) + 1
-        slots = [span for span, _ in find_values(text, [v for v in reading.values if v.slot])]
-        reading.residue = reading.residue or self._residue(text, spans, [*sure, *slots])
-
-    def _widen(self, reading: _Reading, texts: list[str]) -> None:
-        """An everyday word in a slot ("Will") is searched in its own case, unless only another case is ever said."""
-        for value in [v for v in reading.values if v.slot and v.exact]:
-            if sum(1 for text in texts for _ in find_values(text, [value])) <= reading.values[value]:
-                count = reading.values.pop(value)
-                reading.values[Value(value.text, value.kind, False, False, True)] = count
-
-    def _write(self, reading: _Reading, values: list[Value], result: DeviceResult) -> ScrubbedEvent | Quarantined:
-        event = reading.event
-        if reading.residue:
-            return self._unclear(reading)
-        found: Counter[str] = Counter()
-
-        def text_of(text: str) -> str:
-            return self._replace(text, reading, values, found)
-
-        def calls_of(calls: list[ToolCall]) -> list[ToolCall]:
-            return [ToolCall(name=c.name, arguments=mapped(c.arguments, text_of)) for c in calls]
-
-        correction = event.feedback.corrected()
-        scrubbed = ScrubbedEvent(
-            event_id=event.event_id,
-            group=self.pseudonyms.group(event.device_id),
-            ts=event.ts,
-            app_version=safe_tag(event.app_version),
-            locale=safe_tag(event.locale),
-            adapter=AdapterTag(
-                skill=event.adapter.skill, version=safe_tag(event.adapter.version), arm=safe_tag(event.adapter.arm)
-            ),
-            consent=event.consent,
-            messages=[
-                Message(role=m.role, content=text_of(m.content), tool_calls=calls_of(m.tool_calls))
-                for m in event.messages
-            ],
-            feedback=Feedback(
-                rating=event.feedback.rating,
-                correction=Correction(content=text_of(correction.content), tool_calls=calls_of(correction.tool_calls))
-                if correction
-                else None,
-            ),
-            metrics={k: v for k, v in event.metrics.items() if SAFE_TAG.fullmatch(k) and isinstance(v, (int, float))},
-            found=dict(sorted(found.items())),
-        )
-        if reading.residue:
-            return self._unclear(reading)
-        leaked = count_leaks(scrubbed, values)
+    def _write(self, draft: "_Draft", group: str, done: Scrubbed) -> ScrubbedEvent | Quarantined:
+        event = draft.reading.event
+        if draft.residue:
+            return Quarantined(stage="scrub", reason="unclear residue", detail=draft.residue, event_id=event.event_id)
+        scrubbed = _written(draft, group)
+        leaked = count_leaks(scrubbed, draft.values)
         if leaked:
-            result.leaks += leaked
+            done.leaked[len(done.records)] = leaked
             return Quarantined(
                 stage="scrub",
                 reason="a found value survived",
@@ -231,45 +160,69 @@ class Scrubber:
             )
         return scrubbed
 
-    def _unclear(self, reading: _Reading) -> Quarantined:
-        return Quarantined(
-            stage="scrub", reason="unclear residue", detail=reading.residue, event_id=reading.event.event_id
-        )
 
-    def _replace(self, text: str, reading: _Reading, values: list[Value], found: Counter[str]) -> str:
-        """Replace the text's own finds and all values; then what only stands out once its neighbours are gone."""
-        spans = reading.spans.get(text, [])
-        hits = list(find_values(text, values))
-        if not hits and not spans:
-            return text
-        text = self._substitute(text, _arranged(text, spans, hits, set(reading.values)), reading, found)
-        for _ in range(_ROUNDS):
-            spans = self.analyzer.find(text, reading.region)
-            sure = settle(text, [s for s in spans if s.score >= self.min_score and s.type != RESIDUE])
-            wanted = [s for s in sure if s.type in self.types]
-            if not wanted:
-                reading.residue = reading.residue or self._residue(text, spans, sure)
-                return text
-            text = self._substitute(text, wanted, reading, found)
-        reading.residue = reading.residue or "no end of finds in one text"
-        return text
+class _Draft:
+    """An event while it is rewritten: every text of it as it stands now, and what was replaced in it, by type."""
 
-    def _substitute(self, text: str, spans: list[Span], reading: _Reading, found: Counter[str]) -> str:
-        pieces, at = [], 0
+    def __init__(self, reading: Reading, pseudonyms: Pseudonymizer, shared: set[Form]) -> None:
+        self.reading = reading
+        more = sorted(shared.difference(value.form for value in reading.values))
+        self.values = [*reading.values, *(Value(text, kind) for kind, text in more)]
+        self.residue = reading.residue
+        self.found: dict[str, Counter[str]] = {}
+        self._pseudonyms = pseudonyms
+        self.now = {text: text for text in texts_of(reading.event)}
+        self.changed: list[str] = []
+        own = set(reading.values)
+        for text in [] if self.residue else self.now:
+            hits = list(find_values(text, self.values))
+            spans = reading.spans.get(text, [])
+            if hits or spans:
+                self.changed.append(text)
+                self.substitute(text, _arranged(text, spans, hits, own))
+
+    def substitute(self, text: str, spans: Iterable[Span]) -> None:
+        """Put placeholders in the place of disjoint spans of what `text` is now."""
+        now, pieces, at = self.now[text], [], 0
+        counts = self.found.setdefault(text, Counter())
         for span in spans:
-            normal = normalise(span.type, text[span.start : span.end], reading.region)
-            pieces += [text[at : span.start], self.pseudonyms.placeholder(reading.event.device_id, span.type, normal)]
-            found[span.type] += 1
+            normal = normalise(span.type, now[span.start : span.end], self.reading.region)
+            placeholder = self._pseudonyms.placeholder(self.reading.event.device_id, span.type, normal)
+            pieces += [now[at : span.start], placeholder]
+            counts[span.type] += 1
             at = span.end
-        return "".join(pieces) + text[at:]
+        self.now[text] = "".join(pieces) + now[at:]
 
-    def _residue(self, text: str, spans: list[Span], claimed: list[Span]) -> str:
-        """Why a text cannot be trusted: an unsure find of which something is left unclaimed; empty when it can."""
-        for span in spans:
-            unsure = span.type == RESIDUE or span.score < self.min_score
-            if unsure and any(text[part.start : part.end].strip(" .-/") for part in free_parts(span, claimed)):
-                return f"unclaimed {span.type.lower()} of {span.end - span.start} characters"
-        return ""
+
+def _written(draft: _Draft, group: str) -> ScrubbedEvent:
+    """The event with its texts replaced, and without what is no text, number or version."""
+    event, found = draft.reading.event, Counter[str]()
+
+    def text_of(text: str) -> str:
+        found.update(draft.found.get(text, {}))
+        return draft.now[text]
+
+    def calls_of(calls: list[ToolCall]) -> list[ToolCall]:
+        return [ToolCall(name=c.name, arguments=mapped(c.arguments, text_of)) for c in calls]
+
+    given = event.feedback.corrected()
+    correction = Correction(content=text_of(given.content), tool_calls=calls_of(given.tool_calls)) if given else None
+    adapter = event.adapter
+    return ScrubbedEvent(
+        event_id=event.event_id,
+        group=group,
+        ts=event.ts,
+        app_version=safe_tag(event.app_version),
+        locale=safe_tag(event.locale),
+        adapter=AdapterTag(skill=adapter.skill, version=safe_tag(adapter.version), arm=safe_tag(adapter.arm)),
+        consent=event.consent,
+        messages=[
+            Message(role=m.role, content=text_of(m.content), tool_calls=calls_of(m.tool_calls)) for m in event.messages
+        ],
+        feedback=Feedback(rating=event.feedback.rating, correction=correction),
+        metrics={k: v for k, v in event.metrics.items() if SAFE_TAG.fullmatch(k) and isinstance(v, (int, float))},
+        found=dict(sorted(found.items())),
+    )
 
 
 def _arranged(text: str, spans: list[Span], hits: list[tuple[Span, Value]], own: set[Value]) -> list[Span]:
@@ -279,11 +232,11 @@ def _arranged(text: str, spans: list[Span], hits: list[tuple[Span, Value]], own:
     "Anna Kowalska"; but not where it stands inside something of another type, such as an e-mail address.
     """
     placeholders = [Span(m.start(), m.end(), "") for m in PLACEHOLDER.finditer(text)]
-    others = spans + [span for span, value in hits if value.kind not in _CONTAINED]
+    others = spans + [span for span, value in hits if value.kind not in CONTAINED]
     inner = [
         span
         for span, value in hits
-        if value.slot and value.kind in _CONTAINED and value in own and not _inside_another_kind(span, others)
+        if value.slot and value.kind in CONTAINED and value in own and not _inside_another_kind(span, others)
     ]
     return [s for s in settle(text, [*spans, *(span for span, _ in hits)], [*placeholders, *inner]) if s.type]
 
@@ -297,6 +250,9 @@ def code_digest() -> str:
     """Digest of this package's own files and of the libraries whose data it reads: what a cached result depends on."""
     from importlib.metadata import version
 
-    files = sorted(p.name for p in resources.files("pocketloop.privacy").iterdir() if p.name.endswith((".py", ".txt")))
-    texts = [resources.files("pocketloop.privacy").joinpath(name).read_text(encoding="utf-8") for name in files]
-    return sha256_text(canonical_json([texts, *(version(name) for name in ("faker", "phonenumbers"))]))
+    files = sorted(
+        (p.name, p.read_text(encoding="utf-8"))
+        for p in resources.files("pocketloop.privacy").iterdir()
+        if p.name.endswith((".py", ".txt")) and p.name not in _NOT_SCRUBBING
+    )
+    return sha256_text(canonical_json([files, *(version(name) for name in ("faker", "phonenumbers"))]))

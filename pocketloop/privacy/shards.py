@@ -1,140 +1,170 @@
-"""Scrubbing shards of the event log, each at most once per scrubber."""
+"""Scrubbing shards of raw events in bounded memory, each at most once per scrubber.
 
+Two passes. The first scrubs each shard by itself and notes, privately, the values found in it by device. The second
+looks where values of the same device from other shards stand verbatim, and scrubs only those events again; the result
+is that of scrubbing all of a device's events together. Both passes remember what they did, so that a few new events
+touch few shards.
+"""
+
+import heapq
 import json
-import os
 import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
+from pocketloop.contracts.collecting import ComputeConfig, ShardSource
 from pocketloop.contracts.errors import DataError
-from pocketloop.contracts.events import Quarantined
-from pocketloop.contracts.files import atomic_dir, atomic_file, read_jsonl, sha256_file, write_json, write_jsonl
-from pocketloop.contracts.reports import ScrubReport
-from pocketloop.privacy.records import DeviceResult, ScrubbedEvent
+from pocketloop.contracts.files import atomic_dir, canonical_json, read_jsonl, write_jsonl
+from pocketloop.contracts.reports import LeakAudit, ScrubReport, StageCount
+from pocketloop.privacy.entries import (
+    EVENTS,
+    FOUND,
+    QUARANTINE,
+    STATS,
+    DeviceValues,
+    Entry,
+    fingerprint_key,
+    merged,
+    place,
+    prepare,
+)
+from pocketloop.privacy.report import PAGE, write_page
 from pocketloop.privacy.scrubber import Scrubber
-from pocketloop.privacy.values import compact, fingerprint_forms, is_distinctive
 
-QUARANTINE = "quarantine.jsonl"
-FOUND = "found.jsonl"
-_EVENTS, _STATS = "events.jsonl", "stats.json"
+EXAMPLES = "examples.jsonl"
+_ENOUGH_FOR_BLOCKS = 8
+"""Cold shards from which starting processes pays."""
+_MERGED_AT_ONCE = 100
 
 
-def scrub_shards(shards: list[Path], out: Path, scrubber: Scrubber, cache: Path) -> ScrubReport:
-    """Scrub shards of raw events into `out`, taking unchanged ones from `cache`.
+def scrub_shards(
+    source: ShardSource,
+    out: Path,
+    scrubber: Scrubber,
+    cache: Path,
+    *,
+    collected: Path | None = None,
+    compute: ComputeConfig | None = None,
+    audit: LeakAudit | None = None,
+) -> ScrubReport:
+    """Scrub shards of raw events into the folder `out`, taking unchanged ones from `cache`.
 
-    Writes for each shard a file of the same name with one `ScrubbedEvent` a line; `quarantine.jsonl` with what was left
-    out (`where` is shard:line); and `found.jsonl` with keyed fingerprints of the values found, one line each:
-    `fingerprint`, `type`, `tokens`, `length` (characters without separators), `distinctive`, `count`. No file holds a
-    raw value. The same shards, key and scrubber give the same bytes.
+    Writes for each shard `NAME.jsonl`, one `ScrubbedEvent` a line; `quarantine.jsonl`, what was left out (`where` is
+    shard:number); `found.jsonl` with keyed fingerprints of the values found, one line each: `fingerprint`, `type`,
+    `tokens`, `length` (characters without separators), `distinctive`, `count`; and the page `scrub.html`. No file holds
+    a raw value. The same events, key and scrubber give the same bytes, whoever computes them.
+
+    Args:
+        source: raw events; each device's may lie in any number of shards.
+        out: replaced if it is there.
+        scrubber: what is looked for, and the key of the pseudonyms.
+        cache: a folder only for this; raw values lie in it, readable for the owner alone.
+        collected: the folder of the stage before; its examples (written to be learnt from, so not scrubbed) and its
+            quarantine travel on.
+        compute: with more than one worker, shards that were never scrubbed are scrubbed in parallel.
+        audit: the scrubber's figures on labelled text, for report and page.
 
     Raises:
-        DataError: two shards share a file name, or one bears a name that is taken here.
+        DataError: two shards share a name, or one bears a name that is taken here.
     """
-    names = [shard.name for shard in shards]
-    twice = sorted({name for name in names if names.count(name) > 1 or name in (QUARANTINE, FOUND)})
+    names = source.names()
+    taken = {name.removesuffix(".jsonl") for name in (QUARANTINE, FOUND, EXAMPLES)}
+    twice = sorted(name for name, times in Counter(names).items() if times > 1 or name in taken)
     if twice:
         raise DataError(f"shards must have names of their own, these do not: {', '.join(twice)}")
-    report = ScrubReport(
-        records=0, quarantined=0, found={}, reused_shards=0, scrubbed_shards=0, leaks=0, scrubber=scrubber.digest
-    )
-    found: Counter[str] = Counter()
-    quarantine: list[dict[str, Any]] = []
-    fingerprints: dict[tuple[str, str], dict[str, Any]] = {}
+    prepare(cache, scrubber)
+    entries = {name: Entry(cache, source.digest(name), scrubber) for name in sorted(names)}
+    cold = [name for name, entry in entries.items() if not entry.exists()]
+    _build(source, cold, entries, scrubber, cache, compute)
+    known = DeviceValues()
+    for entry in entries.values():
+        for group, forms in entry.values().items():
+            known.add(group, forms)
+    scrubbed, kept, leaks = set(cold), 0, 0
+    found, left_out = Counter[str](), Counter[str]()
     with atomic_dir(out) as folder:
-        for shard in sorted(shards, key=lambda path: path.name):
-            entry = cache / f"{sha256_file(shard)}-{scrubber.digest}"
-            if (entry / _STATS).is_file():
-                report.reused_shards += 1
-            else:
-                _scrub_shard(shard, entry, scrubber)
-                report.scrubbed_shards += 1
-            _place(entry / _EVENTS, folder / shard.name)
-            stats = json.loads((entry / _STATS).read_text(encoding="utf-8"))
-            report.records += stats["records"]
-            report.quarantined += stats["quarantined"]
-            report.leaks += stats["leaks"]
-            found.update(stats["found"])
-            for row in read_jsonl(entry / QUARANTINE):
-                quarantine.append({**row, "where": f"{shard.name}:{row['where']}"})
-            _merge(fingerprints, read_jsonl(entry / FOUND))
-        write_jsonl(folder / QUARANTINE, quarantine)
-        write_jsonl(folder / FOUND, (fingerprints[key] for key in sorted(fingerprints)))
-    return report.model_copy(update={"found": dict(sorted(found.items()))})
-
-
-def _scrub_shard(shard: Path, entry: Path, scrubber: Scrubber) -> None:
-    """Scrub one shard into a cache entry: device by device, written in the shard's own order."""
-    devices: dict[str, list[tuple[int, dict[str, Any]]]] = {}
-    records: dict[int, ScrubbedEvent | Quarantined] = {}
-    for number, raw in _lines(shard):
-        if isinstance(raw, Quarantined):
-            records[number] = raw
-        else:
-            devices.setdefault(str(raw.get("device_id")), []).append((number, raw))
-    leaks = 0
-    fingerprints: dict[tuple[str, str], dict[str, Any]] = {}
-    for events in devices.values():
-        result = scrubber.scrub_device([event for _, event in events])
-        records.update(zip((number for number, _ in events), result.records, strict=True))
-        leaks += result.leaks
-        _merge(fingerprints, _fingerprints(result, scrubber))
-    kept = {n: record for n, record in sorted(records.items()) if isinstance(record, ScrubbedEvent)}
-    left_out = {n: record for n, record in sorted(records.items()) if isinstance(record, Quarantined)}
-    found: Counter[str] = Counter()
-    for record in kept.values():
-        found.update(record.found)
-    with atomic_dir(entry) as folder:
-        write_jsonl(folder / _EVENTS, kept.values())
-        write_jsonl(folder / QUARANTINE, (r.model_copy(update={"where": str(n)}) for n, r in left_out.items()))
-        write_jsonl(folder / FOUND, (fingerprints[key] for key in sorted(fingerprints)))
-        write_json(
-            folder / _STATS,
-            {"records": len(kept), "quarantined": len(left_out), "leaks": leaks, "found": dict(sorted(found.items()))},
+        examples = _carry(collected, folder)
+        with open(folder / QUARANTINE, "a", encoding="utf-8") as quarantine:
+            for name, entry in entries.items():
+                settled, again = entry.settle(known, source.read(name))
+                if again:
+                    scrubbed.add(name)
+                place(settled / EVENTS, folder / f"{name}.jsonl")
+                stats = json.loads((settled / STATS).read_text(encoding="utf-8"))
+                kept += stats["kept"]
+                leaks += stats["leaks"]
+                found.update(stats["found"])
+                left_out.update(stats["left_out"])
+                for row in read_jsonl(settled / QUARANTINE):
+                    quarantine.write(canonical_json({**row, "where": f"{name}:{row['where']}"}) + "\n")
+        _merge_found([entry.path / FOUND for entry in entries.values()], folder / FOUND, cache)
+        kept += examples
+        count = StageCount(
+            stage="scrub",
+            entered=kept + sum(left_out.values()),
+            kept=kept,
+            left_out=dict(sorted(left_out.items())),
         )
+        report = ScrubReport(
+            count=count,
+            found=dict(sorted(found.items())),
+            reused_shards=len(names) - len(scrubbed),
+            scrubbed_shards=len(scrubbed),
+            leaks=leaks,
+            scrubber=scrubber.digest,
+            audit=audit,
+        )
+        write_page(folder / PAGE, report)
+    return report
 
 
-def _lines(shard: Path) -> Iterator[tuple[int, dict[str, Any] | Quarantined]]:
-    """Numbered raw events; a line that is no JSON object is quarantined (without quoting it)."""
-    with open(shard, encoding="utf-8", errors="replace") as handle:
-        for number, line in enumerate(handle, start=1):
-            if not line.strip():
-                continue
-            try:
-                raw = json.loads(line)
-            except (json.JSONDecodeError, RecursionError):
-                raw = None
-            yield number, raw if isinstance(raw, dict) else Quarantined(stage="scrub", reason="not a JSON object")
+def _build(
+    source: ShardSource,
+    cold: list[str],
+    entries: dict[str, Entry],
+    scrubber: Scrubber,
+    cache: Path,
+    compute: ComputeConfig | None,
+) -> None:
+    parallel = compute is not None and (compute.workers > 1 or compute.executor != "local")
+    if compute is None or not parallel or len(cold) < _ENOUGH_FOR_BLOCKS:
+        for name in cold:
+            entries[name].build(source.read(name))
+        return
+    from pocketloop.blocks.run import run_blocks
+    from pocketloop.privacy.block import ScrubShards
+
+    # Every shard is an entry of its own, which a run that was killed leaves behind: no further notes need to last.
+    with tempfile.TemporaryDirectory(prefix=".blocks-", dir=cache) as work:
+        block = ScrubShards(source, cold, scrubber, cache)
+        run_blocks([block], min(len(cold), compute.workers * 4), compute, Path(work))
 
 
-def _fingerprints(result: DeviceResult, scrubber: Scrubber) -> Iterator[dict[str, Any]]:
-    for value, count in result.values.items():
-        for form in fingerprint_forms(value.kind, value.text, result.region):
-            yield {
-                "fingerprint": scrubber.pseudonyms.fingerprint(form),
-                "type": value.kind,
-                "tokens": len(value.text.split()),
-                "length": len(form),
-                "distinctive": is_distinctive(value.kind, value.text) and len(form) >= min(7, len(compact(value.text))),
-                "count": count,
-            }
+def _carry(collected: Path | None, folder: Path) -> int:
+    """Copy what passes through; returns the number of examples."""
+    (folder / QUARANTINE).touch()
+    (folder / EXAMPLES).touch()
+    if collected is None:
+        return 0
+    shutil.copyfile(collected / QUARANTINE, folder / QUARANTINE)
+    shutil.copyfile(collected / EXAMPLES, folder / EXAMPLES)
+    with open(folder / EXAMPLES, "rb") as lines:
+        return sum(1 for _ in lines)
 
 
-def _merge(into: dict[tuple[str, str], dict[str, Any]], rows: Iterable[dict[str, Any]]) -> None:
-    """Add up counts by fingerprint and type; a value is distinctive only if every spelling of it is."""
-    for row in rows:
-        key = (row["fingerprint"], row["type"])
-        known = into.setdefault(key, {**row, "count": 0})
-        known["count"] += row["count"]
-        known["tokens"] = max(known["tokens"], row["tokens"])
-        known["distinctive"] = known["distinctive"] and row["distinctive"]
+def _merge_found(files: list[Path], target: Path, cache: Path) -> None:
+    """Merge sorted files of fingerprints, a limited number at a time."""
+    with tempfile.TemporaryDirectory(prefix=".found-", dir=cache) as scratch:
+        rounds = 0
+        while len(files) > _MERGED_AT_ONCE:
+            parts = [files[at : at + _MERGED_AT_ONCE] for at in range(0, len(files), _MERGED_AT_ONCE)]
+            files = [_merge(part, Path(scratch) / f"{rounds}-{part_number}") for part_number, part in enumerate(parts)]
+            rounds += 1
+        _merge(files, target)
 
 
-def _place(source: Path, target: Path) -> None:
-    """Link a cached file into the result, or copy it where the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        with atomic_file(target) as temporary:
-            shutil.copyfile(source, temporary)
+def _merge(files: list[Path], target: Path) -> Path:
+    rows = heapq.merge(*(read_jsonl(file) for file in files), key=fingerprint_key)
+    write_jsonl(target, merged(rows))
+    return target

@@ -35,11 +35,14 @@ def clean_text(text: str) -> str:
 
 
 def fold(text: str) -> str:
-    """Lower case with every character at its old place (a few characters lower to two)."""
+    """Lower case with every character at its old place (a few lower to two), whatever stands around it.
+
+    A sigma lowers to another letter at the end of a word, which would part a value from itself.
+    """
     lowered = text.lower()
-    if len(lowered) == len(text):
-        return lowered
-    return "".join(low if len(low := char.lower()) == 1 else char for char in text)
+    if len(lowered) != len(text):
+        lowered = "".join(low if len(low := char.lower()) == 1 else char for char in text)
+    return lowered.replace("\u03c2", "\u03c3")
 
 
 def words_of(text: str) -> list[str]:
@@ -122,6 +125,10 @@ def is_distinctive(kind: str, value: str) -> bool:
     return len(form) >= 7 and form not in ordinary_words() and form not in gazetteer()
 
 
+Form = tuple[str, str]
+"""A value as it spreads through a device's records: its type, and its text folded."""
+
+
 @dataclass(frozen=True)
 class Value:
     """One value of personal data as it was written; `exact` values are searched in their own case only.
@@ -135,6 +142,11 @@ class Value:
     shared: bool = True
     slot: bool = False
 
+    @property
+    def form(self) -> Form:
+        """Type and folded text: all that another event needs to know of a shared value."""
+        return self.kind, fold(self.text)
+
 
 def make_value(text: str, kind: str, *, slot: bool = False) -> Value:
     """Decide how widely a value is searched: everyday words and very short values only nearby and in their own case."""
@@ -142,6 +154,13 @@ def make_value(text: str, kind: str, *, slot: bool = False) -> Value:
     form = compact(text)
     too_short = len(form) < (6 if form.isdigit() else 3 if form.isascii() else 2)
     return Value(text, kind, exact=ordinary or len(form) < 2, shared=not (ordinary or too_short), slot=slot)
+
+
+def parts_of(value: Value) -> list[Value]:
+    """The words of somebody's full name, each of which gives the person away by itself."""
+    words = _TOKEN.findall(value.text) if value.kind == "PERSON" else []
+    made = [make_value(word, "PERSON") for word in words if len(words) > 1 and len(word) >= 4]
+    return [part for part in made if part.shared and not is_generic(part.text)]
 
 
 def find_values(text: str, values: Iterable[Value]) -> Iterator[tuple[Span, Value]]:
@@ -157,6 +176,21 @@ def find_values(text: str, values: Iterable[Value]) -> Iterator[tuple[Span, Valu
             if _is_edge(text, needle[0], start - 1) and _is_edge(text, needle[-1], end):
                 yield Span(start, end, value.kind), value
             start = haystack.find(needle, start + 1)
+
+
+class FormIndex:
+    """Folded values by their first two characters, so that a text is held against thousands of them in one pass."""
+
+    def __init__(self, forms: Iterable[Form]) -> None:
+        self._by_start: dict[str, list[Form]] = {}
+        for form in forms:
+            self._by_start.setdefault(form[1][:2], []).append(form)
+
+    def standing_in(self, text: str) -> set[Form]:
+        """The values that stand in a text anywhere, in any case, at a word's edge or not."""
+        folded = fold(text)
+        starts = {folded[i : i + 2] for i in range(len(folded))} & self._by_start.keys()
+        return {form for start in starts for form in self._by_start[start] if form[1] in folded}
 
 
 def _is_edge(text: str, inner: str, outer: int) -> bool:

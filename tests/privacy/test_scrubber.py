@@ -61,7 +61,7 @@ def test_a_name_in_the_call_divides_a_longer_name_in_the_message(scrubber: Scrub
 def test_a_value_found_once_is_replaced_in_all_records_of_the_device(scrubber: Scrubber, event: MakeEvent) -> None:
     first = event("hm", ("make_call", {"who": "Brzęczysława"}), event_id="e-1")
     second = event("is brzęczysława home?", "I do not know.", event_id="e-2")
-    records = scrubber.scrub_device([first, second]).records
+    records = scrubber.scrub([first, second]).records
     assert isinstance(records[0], ScrubbedEvent) and isinstance(records[1], ScrubbedEvent)
     assert records[1].messages[0].content == f"is {records[0].messages[1].tool_calls[0].arguments['who']} home?"
 
@@ -69,7 +69,7 @@ def test_a_value_found_once_is_replaced_in_all_records_of_the_device(scrubber: S
 def test_an_everyday_word_as_a_name_does_not_spread(scrubber: Scrubber, event: MakeEvent) -> None:
     first = event("call Will, will you?", ("make_call", {"who": "Will"}), event_id="e-1")
     second = event("will it rain", "No.", event_id="e-2")
-    records = scrubber.scrub_device([first, second]).records
+    records = scrubber.scrub([first, second]).records
     assert isinstance(records[0], ScrubbedEvent) and isinstance(records[1], ScrubbedEvent)
     assert re.fullmatch(r"call <PERSON_\w{6}>, will you\?", records[0].messages[0].content)
     assert records[1].messages[0].content == "will it rain"
@@ -171,12 +171,12 @@ def test_no_found_value_survives_and_nothing_crashes(
         event(first, ("make_call", {"who": who, "note": second})),
         event(second, first, event_id="e-2"),
     ]
-    result = scrubber.scrub_device(raws)
+    result = scrubber.scrub(raws)
     assert len(result.records) == 2
     for record in result.records:
         json.dumps(record.model_dump(mode="json")).encode()
         if isinstance(record, ScrubbedEvent):
-            shared = [value for value in result.values if value.shared]
+            shared = {value for value, _ in result.values if value.shared}
             assert count_leaks(record, shared) == 0
             said = fold(PLACEHOLDER.sub("\0", "\n".join(m.content for m in record.messages)))
             for value in shared:
