@@ -14,6 +14,7 @@ from pocketloop.contracts.reports import (
     DriftReport,
     LabelReport,
     ScrubReport,
+    SelectReport,
     ValidationReport,
 )
 from steps.stage import BY_CONTENT, stage
@@ -49,16 +50,23 @@ def release(
     recipe: Recipe,
     scrubbed: Folder,
     validated: Folder,
-    labelled: Folder,
+    selected: Folder,
     collect_report: CollectReport,
     scrub_report: ScrubReport,
     validation_report: ValidationReport,
     drift_report: DriftReport,
     label_report: LabelReport,
-) -> tuple[Annotated[Folder, "dataset"], Annotated[Folder, "fingerprints"], Annotated[DatasetRelease, "release"]]:
+    select_report: SelectReport,
+) -> tuple[
+    Annotated[Folder, "dataset"],
+    Annotated[Folder, "fingerprints"],
+    Annotated[DatasetRelease, "release"],
+    Annotated[Folder, "card"],
+]:
     """Write the splits and everything that led to them under the home's `releases/`.
 
     `fingerprints` are keyed digests of what was scrubbed: the safety stage looks for them in what the model says.
+    `card` is the release's page, to be opened from ZenML.
     """
     from pocketloop.data.release import write_release
 
@@ -66,17 +74,31 @@ def release(
         written = write_release(
             Home(),
             recipe,
-            labelled.path,
-            validated.path,
+            scrubbed=scrubbed.path,
+            validated=validated.path,
+            selected=selected.path,
             collect=collect_report,
             scrub=scrub_report,
             validation=validation_report,
             drift=drift_report,
             label=label_report,
+            select=select_report,
         )
         folder = Home().releases / written.digest
-        with atomic_file(folder / "found" / "found.jsonl") as temporary:
-            shutil.copyfile(scrubbed / "found.jsonl", temporary)
+        with atomic_file(this.scratch / "card" / "card.html") as temporary:
+            shutil.copyfile(folder / "card.html", temporary)
         splits = ", ".join(f"{count} {name}" for name, count in written.splits.items())
-        this.done(f"{written.digest[:12]}: {splits}", digest=written.digest, splits=written.splits)
-        return Folder.of(folder / "splits"), Folder.of(folder / "found"), written
+        pairs, rated = sum(written.pairs.values()), sum(written.rated.values())
+        this.done(
+            f"{written.digest[:12]}: {splits}, {pairs} pairs, {rated} rated",
+            digest=written.digest,
+            splits=written.splits,
+            pairs=written.pairs,
+            rated=written.rated,
+        )
+        return (
+            Folder.of(folder / "splits"),
+            Folder.of(folder / "found"),
+            written,
+            Folder.of(this.scratch / "card"),
+        )

@@ -1,21 +1,32 @@
 """Dataset releases: immutable folders under the home's `releases/`, named by adapter and content through their digest.
 
-A release holds `splits/` (`train.jsonl`, `validation.jsonl`, `test.jsonl`: `Example`), `lineage.jsonl` (which events
-each example came from), `quarantine.jsonl` (everything that any stage left out, with its reason), `descriptors.csv`
-(what the next release's drift is measured against) and `release.json`. No file holds the time of its making: the same
-examples give the same release.
+A release holds
+
+- `splits/`: `train.jsonl`, `validation.jsonl`, `test.jsonl` (`Example`), and the same under `splits/pairs/`
+  (`PreferencePair`) and `splits/rated/` (`RatedAnswer`);
+- `lineage.jsonl`: the group and the events behind every record of the splits;
+- `quarantine.jsonl`: everything that any stage left out, with its reason;
+- `found/found.jsonl`: keyed fingerprints of what was scrubbed, by which a model is searched for it;
+- `descriptors.parquet` and `profile.json`: what the next release is compared with;
+- `scrub.html`, the scrubber's own report, and `card.html`, the page for people;
+- `release.json`, the record, with the digest of every other file.
+
+No file holds the time of its making: the same records give the same release. Records pass one at a time.
 """
 
 import json
+import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from pocketloop.contracts.errors import DataError
-from pocketloop.contracts.examples import Example
-from pocketloop.contracts.files import read_jsonl, sha256_text, sha256_tree, write_json, write_jsonl
+from pocketloop.contracts.files import sha256_file, sha256_text, sha256_tree, write_json, write_jsonl
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.recipe import Recipe
 from pocketloop.contracts.reports import (
@@ -24,70 +35,81 @@ from pocketloop.contracts.reports import (
     DriftReport,
     LabelReport,
     ScrubReport,
+    SelectReport,
     ValidationReport,
 )
-from pocketloop.data.split import SPLITS, Split, split_by_group
+from pocketloop.data.profile import Profile, Tally, members
+from pocketloop.data.split import SPLITS, split_release
+
+RECORD = "release.json"
+_CHAT_ANSWERS = frozenset({"call", "text"})
 
 
 def write_release(
     home: Home,
     recipe: Recipe,
-    labelled: Path,
-    validated: Path,
     *,
+    scrubbed: Path,
+    validated: Path,
+    selected: Path,
     collect: CollectReport,
     scrub: ScrubReport,
     validation: ValidationReport,
     drift: DriftReport,
     label: LabelReport,
+    select: SelectReport,
 ) -> DatasetRelease:
-    """Split the examples in `labelled` and freeze them with what led to them; a release that exists is given as it is.
+    """Split the records in `selected` and freeze them with what led to them; a release that exists is given as it is.
 
     Raises:
-        DataError: nothing is left to train on.
+        DataError: nothing is left to train on, or a stage was not given what the one before it kept.
     """
-    data = recipe.data
-    examples = [Example.model_validate(row) for row in read_jsonl(labelled / "examples.jsonl")]
-    split = split_by_group(examples, data.validation, data.test, data.seed)
+    from pocketloop.data.release_card import write_card
+
     inputs = sha256_tree(validated)
-    home.releases.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".new-", dir=home.releases) as workspace:
-        folder = Path(workspace) / "release"
-        _write_files(folder, split, labelled, validated)
+    with _workspace(home) as folder:
+        split = split_release(selected, folder, recipe.data)
         digest = _digest(folder, recipe.adapter)
         target = home.releases / digest
         if not target.is_dir():
-            release = DatasetRelease(
+            known = _CHAT_ANSWERS if recipe.task == "chat" else frozenset(select.by_label)
+            tally = _write_files(folder, recipe, known, validated, scrubbed)
+            release = _record(
                 digest=digest,
                 inputs=inputs,
                 adapter=recipe.adapter,
                 task=recipe.task,
-                splits={name: len(split.of(name)) for name in SPLITS},
-                groups={name: len({example.group for example in split.of(name)}) for name in SPLITS},
-                event_ids=len({event_id for name in SPLITS for e in split.of(name) for event_id in e.event_ids}),
+                splits={name: tally.count("example", name) for name in SPLITS},
+                groups={name: tally.groups(name) for name in SPLITS},
+                pairs={name: tally.count("pair", name) for name in SPLITS},
+                rated={name: tally.count("rated", name) for name in SPLITS},
+                event_ids=tally.events,
                 watermark=collect.watermark,
                 policies=collect.policies,
                 parent=latest_release(home, recipe.adapter, inputs),
+                stages=[collect.count, scrub.count, validation.count, label.count, select.count, split],
                 collect=collect,
                 scrub=scrub,
                 validation=validation,
                 drift=drift,
                 label=label,
+                select=select,
             )
-            write_json(folder / "release.json", release)
-            folder.rename(target)
+            write_card(home, release, folder)
+            write_json(folder / RECORD, release.model_copy(update={"files": _files(folder)}))
+            _publish(folder, target)
     stored = read_release(target)
     write_json(_pointer(home, recipe.adapter), {"digest": digest})
     return stored
 
 
 def read_release(folder: Path) -> DatasetRelease:
-    """Read a release's record, and check that its splits are what its name says.
+    """Read a release's record, and check that all its files are what the record and its name say.
 
     Raises:
         DataError: it is not there, incomplete, or was changed.
     """
-    record = folder / "release.json"
+    record = folder / RECORD
     if not record.is_file():
         raise DataError(f"{folder}: no dataset release; `pocketloop retrain ADAPTER` makes one")
     try:
@@ -96,7 +118,24 @@ def read_release(folder: Path) -> DatasetRelease:
         raise DataError(f"{record}: not a release of this version ({error.error_count()} wrong keys)") from None
     if _digest(folder, release.adapter) != release.digest:
         raise DataError(f"{folder}: the splits do not match their digest: they were changed; delete the folder")
+    for name, digest in release.files.items():
+        path = folder / name
+        if not path.is_file() or sha256_file(path) != digest:
+            raise DataError(f"{path}: does not match the digest in {RECORD}: it was changed; delete the folder")
     return release
+
+
+def read_profile(folder: Path) -> Profile:
+    """The profile of the release in `folder`.
+
+    Raises:
+        DataError: it is not there, or not of this version.
+    """
+    path = folder / "profile.json"
+    try:
+        return Profile.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        raise DataError(f"{path}: missing, or not a profile of this version") from None
 
 
 def latest_release(home: Home, adapter: str, inputs: str | None = None) -> str | None:
@@ -110,12 +149,32 @@ def latest_release(home: Home, adapter: str, inputs: str | None = None) -> str |
         return None
     digest = str(json.loads(pointer.read_bytes())["digest"])
     folder = home.releases / digest
-    if not (folder / "release.json").is_file():
+    if not (folder / RECORD).is_file():
         return None
     if inputs is None:
         return digest
     release = read_release(folder)
     return release.parent if release.inputs == inputs else release.digest
+
+
+def parents(home: Home, release: DatasetRelease) -> list[str]:
+    """Digests of the releases before this one, the newest first; ends with one whose folder is gone."""
+    chain: list[str] = []
+    digest = release.parent
+    while digest is not None and digest not in chain:
+        chain.append(digest)
+        record = home.releases / digest / RECORD
+        digest = json.loads(record.read_bytes())["parent"] if record.is_file() else None
+    return chain
+
+
+def _record(**fields: Any) -> DatasetRelease:
+    try:
+        return DatasetRelease(**fields)
+    except ValidationError as error:
+        raise DataError(
+            f"the stages' counts do not add up: {error.errors()[0]['msg']}; run the pipeline anew"
+        ) from None
 
 
 def _pointer(home: Home, adapter: str) -> Path:
@@ -127,18 +186,59 @@ def _digest(folder: Path, adapter: str) -> str:
     return sha256_text(f"{adapter} {sha256_tree(folder / 'splits')}")
 
 
-def _write_files(folder: Path, split: Split, labelled: Path, validated: Path) -> None:
-    """Write everything but the record."""
-    for name in SPLITS:
-        write_jsonl(folder / "splits" / f"{name}.jsonl", split.of(name))
-    write_jsonl(
-        folder / "lineage.jsonl",
-        (
-            {"example_id": example.example_id, "split": name, "source": example.source, "event_ids": example.event_ids}
-            for name in SPLITS
-            for example in split.of(name)
-        ),
-    )
-    earlier = read_jsonl(labelled / "quarantine.jsonl")
-    write_jsonl(folder / "quarantine.jsonl", [*earlier, *(row.model_dump(mode="json") for row in split.dropped)])
-    shutil.copyfile(validated / "descriptors.csv", folder / "descriptors.csv")
+def _write_files(folder: Path, recipe: Recipe, known: frozenset[str], validated: Path, scrubbed: Path) -> Tally:
+    """Write everything beside the splits and the quarantine but the card and the record; returns what was counted."""
+    tally = Tally(known)
+
+    def lines() -> Iterator[dict[str, Any]]:
+        for member in members(folder / "splits", recipe.task):
+            tally.add(member)
+            yield member.line()
+
+    write_jsonl(folder / "lineage.jsonl", lines())
+    write_json(folder / "profile.json", tally.profile(validated))
+    shutil.copyfile(validated / "descriptors.parquet", folder / "descriptors.parquet")
+    (folder / "found").mkdir()
+    shutil.copyfile(scrubbed / "found.jsonl", folder / "found" / "found.jsonl")
+    if (scrubbed / "scrub.html").is_file():
+        shutil.copyfile(scrubbed / "scrub.html", folder / "scrub.html")
+    return tally
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """Digest of every file beside the splits, which the release's own digest covers."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: sha256_file(path) for name, path in names.items() if not name.startswith("splits/")}
+
+
+@contextmanager
+def _workspace(home: Home) -> Iterator[Path]:
+    """A folder to build a release in; what killed runs have left behind is removed."""
+    home.releases.mkdir(parents=True, exist_ok=True)
+    for left in home.releases.glob(".new-*"):
+        if not _alive(left.name.split("-")[1]):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f".new-{os.getpid()}-", dir=home.releases) as workspace:
+        folder = Path(workspace) / "release"
+        folder.mkdir()
+        yield folder
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Give the release its name; another run may have been faster with the same."""
+    try:
+        folder.rename(target)
+    except OSError:
+        if not (target / RECORD).is_file():
+            raise

@@ -1,74 +1,72 @@
 import json
+import os
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
-from typing import Any
 
 import pytest
+from release_samples import LABELS, RECIPE, example, stage_folders, stage_reports, write_sample
 
 from pocketloop.contracts.errors import DataError
-from pocketloop.contracts.events import Message
-from pocketloop.contracts.examples import Example, make_example
-from pocketloop.contracts.files import read_jsonl, sha256_tree, write_jsonl
+from pocketloop.contracts.files import read_jsonl, sha256_tree
 from pocketloop.contracts.home import Home
-from pocketloop.contracts.recipe import Recipe
-from pocketloop.contracts.reports import (
-    CollectReport,
-    DatasetRelease,
-    DriftReport,
-    LabelReport,
-    ScrubReport,
-    ValidationReport,
-)
-from pocketloop.data.release import latest_release, read_release, write_release
-
-RECIPE = Recipe.model_validate(
-    {"adapter": "a", "task": "chat", "base": "tiny", "data": {"sources": [{"kind": "events", "skill": "s"}]}}
-)
+from pocketloop.contracts.reports import SelectReport, StageCount
+from pocketloop.data.release import latest_release, parents, read_profile, read_release, write_release
 
 
-def example(number: int) -> Example:
-    turns = [Message(role="user", content=f"say {number}"), Message(role="assistant", content="ok")]
-    return make_example("chat", turns, source="events:s", group=f"g{number}", event_ids=[f"e{number}"])
-
-
-def release(folder: Path, numbers: range, scrubbed_shards: int = 1, adapter: str = "a") -> DatasetRelease:
-    labelled, validated = folder / "labelled", folder / "validated"
-    write_jsonl(labelled / "examples.jsonl", [example(n) for n in numbers])
-    write_jsonl(labelled / "quarantine.jsonl", [{"stage": "label", "reason": "thumbs down", "event_id": "e999"}])
-    validated.mkdir(exist_ok=True)
-    (validated / "descriptors.csv").write_text(f"turns\n{len(numbers)}\n")
-    reports: dict[str, Any] = {
-        "collect": CollectReport(events=len(numbers), examples=0, by_source={}, watermark=len(numbers)),
-        "scrub": ScrubReport(
-            records=1, quarantined=0, found={}, reused_shards=0, scrubbed_shards=scrubbed_shards, leaks=0, scrubber="x"
-        ),
-        "validation": ValidationReport(rows=1, success=True, expectations={}),
-        "drift": DriftReport(reference=None, rows=1, share=0, drifted=False),
-        "label": LabelReport(
-            judge="verifier", examples=1, corrected=0, rejected={}, rated=0, kappa=None, kappa_interval=None
-        ),
-    }
-    recipe = RECIPE.model_copy(update={"adapter": adapter})
-    return write_release(Home(), recipe, labelled, validated, **reports)
-
-
-def test_a_release_leads_from_each_example_to_its_events_and_keeps_what_was_left_out(
-    tmp_path: Path, home: Path
-) -> None:
-    made = release(tmp_path, range(100))
+def test_a_release_leads_from_each_record_to_its_events_and_keeps_what_was_left_out(tmp_path: Path, home: Path) -> None:
+    made = write_sample(tmp_path, range(100))
     folder = home / "releases" / made.digest
     assert read_release(folder) == made
     assert sum(made.splits.values()) == made.event_ids == 100
-    kept = [row["example_id"] for name in made.splits for row in read_jsonl(folder / "splits" / f"{name}.jsonl")]
-    lineage = {row["example_id"]: row["event_ids"] for row in read_jsonl(folder / "lineage.jsonl")}
-    assert set(kept) == set(lineage)
-    assert sorted(ids[0] for ids in lineage.values()) == sorted(f"e{n}" for n in range(100))
+    assert sum(made.groups.values()) == 34
+    assert (sum(made.pairs.values()), sum(made.rated.values())) == (10, 20)
+    lineage = list(read_jsonl(folder / "lineage.jsonl"))
+    for kind, place in (("example", "splits"), ("pair", "splits/pairs"), ("rated", "splits/rated")):
+        kept = {
+            row[f"{kind}_id"]: (name, row["group"], row["event_ids"])
+            for name in made.splits
+            for row in read_jsonl(folder / place / f"{name}.jsonl")
+        }
+        told = {
+            row[f"{kind}_id"]: (row["split"], row["group"], row["event_ids"]) for row in lineage if f"{kind}_id" in row
+        }
+        assert kept == told
     assert [row["event_id"] for row in read_jsonl(folder / "quarantine.jsonl")] == ["e999"]
+    assert [stage.stage for stage in made.stages] == ["collect", "scrub", "validate", "label", "select", "split"]
+    assert {"card.html", "scrub.html", "found/found.jsonl", "descriptors.parquet"} <= made.files.keys()
 
 
-def test_the_same_examples_give_the_same_release_whatever_else_was_reported(tmp_path: Path, home: Path) -> None:
-    first = release(tmp_path, range(50), scrubbed_shards=3)
+def test_a_profile_tells_how_the_records_spread(tmp_path: Path, home: Path) -> None:
+    made = write_sample(tmp_path, range(100))
+    profile = read_profile(home / "releases" / made.digest)
+    assert {label: sum(counts.values()) for label, counts in profile.labels.items()} == dict(
+        zip(LABELS, (34, 33, 33), strict=True)
+    )
+    assert {
+        split: sum(counts.get(split, 0) for counts in profile.labels.values()) for split in made.splits
+    } == made.splits
+    assert (sum(profile.days.values()), profile.days["2026-11-01"]) == (100, 4)
+    assert profile.per_group["3–5"] == 33 and profile.per_group["1"] == 1
+    assert sum(profile.lengths["prompt"]) == 100
+    assert (profile.numbers["turns"].mean, profile.numbers["turns"].median) == (24.5, 24.5)
+
+
+def test_an_answer_that_no_catalogue_names_is_not_named_by_the_release(tmp_path: Path, home: Path) -> None:
+    known = SelectReport(count=StageCount(stage="select", entered=30, kept=30), by_label={"music": 10})
+    made = write_sample(tmp_path, range(30), select=known)
+    folder = home / "releases" / made.digest
+    assert set(read_profile(folder).labels) == {"music", "(other)"}
+    for name in ("profile.json", "card.html", "release.json"):
+        assert "weather" not in (folder / name).read_text()
+
+
+def test_the_same_records_give_the_same_release_whatever_else_was_reported(tmp_path: Path, home: Path) -> None:
+    first = write_sample(tmp_path, range(50))
     before = sha256_tree(home / "releases" / first.digest)
-    second = release(tmp_path, range(50), scrubbed_shards=0)
+    scrub = stage_reports(50)["scrub"].model_copy(update={"scrubbed_shards": 0})
+    second = write_sample(tmp_path, range(50), scrub=scrub)
     assert second == first
     assert sha256_tree(home / "releases" / first.digest) == before
     assert [path.name for path in (home / "releases").iterdir() if path.is_dir()] == [first.digest]
@@ -78,32 +76,73 @@ def test_releases_form_a_chain_and_a_run_with_nothing_new_is_compared_with_the_p
     tmp_path: Path, home: Path
 ) -> None:
     assert latest_release(Home(), "a") is None
-    first = release(tmp_path, range(50))
+    first = write_sample(tmp_path, range(50))
     first_inputs = sha256_tree(tmp_path / "validated")
     assert (first.parent, first.inputs) == (None, first_inputs)
     assert latest_release(Home(), "a", first_inputs) is None
-    second = release(tmp_path, range(60))
+    second = write_sample(tmp_path, range(60))
     assert second.parent == first.digest
     assert latest_release(Home(), "a") == second.digest
     assert latest_release(Home(), "a", sha256_tree(tmp_path / "validated")) == first.digest
     assert latest_release(Home(), "b") is None
+    third = write_sample(tmp_path, range(70))
+    assert parents(Home(), third) == [second.digest, first.digest]
 
 
 def test_two_adapters_that_learn_the_same_have_a_release_each(tmp_path: Path, home: Path) -> None:
-    first, second = release(tmp_path, range(50)), release(tmp_path, range(50), adapter="b")
+    first, second = write_sample(tmp_path, range(50)), write_sample(tmp_path, range(50), adapter="b")
     assert (first.adapter, second.adapter) == ("a", "b")
     assert latest_release(Home(), "a") == first.digest != second.digest == latest_release(Home(), "b")
 
 
 def test_a_release_that_was_changed_or_is_missing_is_not_read(tmp_path: Path, home: Path) -> None:
-    made = release(tmp_path, range(50))
+    made = write_sample(tmp_path, range(50))
     folder = home / "releases" / made.digest
+    with pytest.raises(DataError, match="no dataset release"):
+        read_release(tmp_path)
+    lineage = (folder / "lineage.jsonl").read_text()
+    (folder / "lineage.jsonl").write_text(lineage.replace("e1", "e2", 1))
+    with pytest.raises(DataError, match=r"lineage\.jsonl: does not match the digest"):
+        read_release(folder)
+    (folder / "lineage.jsonl").unlink()
+    with pytest.raises(DataError, match=r"lineage\.jsonl: does not match the digest"):
+        read_release(folder)
+    (folder / "lineage.jsonl").write_text(lineage)
     with open(folder / "splits" / "train.jsonl", "a") as out:
         out.write(json.dumps(example(99).model_dump(mode="json")) + "\n")
     with pytest.raises(DataError, match="do not match their digest"):
         read_release(folder)
-    with pytest.raises(DataError, match="no dataset release"):
-        read_release(tmp_path)
     (folder / "release.json").write_text('{"digest": "x"}')
     with pytest.raises(DataError, match="not a release of this version"):
         read_release(folder)
+
+
+def test_stages_that_do_not_hand_on_what_they_kept_make_no_release(tmp_path: Path, home: Path) -> None:
+    lost = SelectReport(count=StageCount(stage="select", entered=40, kept=40))
+    with pytest.raises(DataError, match="label kept 50 records, select was given 40"):
+        write_sample(tmp_path, range(50), select=lost)
+    assert not list((home / "releases").iterdir())
+
+
+def test_what_a_killed_run_left_behind_is_no_release_and_goes_with_the_next(tmp_path: Path, home: Path) -> None:
+    finished = subprocess.Popen([sys.executable, "-c", ""])
+    finished.wait()
+    left, working = (home / "releases" / f".new-{pid}-abc" for pid in (finished.pid, os.getppid()))
+    for folder in (left, working):
+        (folder / "release").mkdir(parents=True)
+    write_sample(tmp_path, range(50))
+    assert not left.exists()
+    assert working.exists()
+
+
+def test_a_release_is_written_in_memory_that_does_not_grow_with_its_records(tmp_path: Path, home: Path) -> None:
+    peaks = []
+    write_sample(tmp_path / "warm", range(10))
+    for size in (500, 5000):
+        folders = stage_folders(tmp_path / str(size), range(size))
+        reports = stage_reports(size)
+        tracemalloc.start()
+        write_release(Home(), RECIPE, **folders, **reports)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert (peaks[1] - peaks[0]) / 4500 < 800  # bytes for one more example: identifiers, never its text
