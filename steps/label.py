@@ -19,15 +19,23 @@ def label(
     from pocketloop.labeling.label import label as label_records
 
     with stage("label") as this:
-        report = label_records(validated.path, recipe, load_catalogue(recipe), this.scratch)
-        kappa = (
-            "no rated answers" if report.kappa is None else f"kappa {report.kappa:.2f} on {report.rated} rated answers"
-        )
+        out = this.scratch / "labelled"
+        report = label_records(validated.path, recipe, load_catalogue(recipe), out)
         this.done(
-            f"{report.examples} examples ({report.corrected} corrected by their user), "
-            f"{sum(report.rejected.values())} rejected; {kappa}",
-            rejected=report.rejected,
-            kappa=report.kappa if report.kappa is not None else "none",
+            f"{report.count.kept} examples ({report.corrected} corrected by their user), "
+            f"{sum(report.count.left_out.values())} left out, {sum(report.pairs.values())} pairs; {_kappas(report)}",
+            left_out=report.count.left_out,
+            pairs=report.pairs,
             rated=report.rated,
+            kappa={found.source: found.kappa for found in report.agreement if found.kappa is not None},
         )
-        return Folder.of(this.scratch), report
+        return Folder.of(out), report
+
+
+def _kappas(report: LabelReport) -> str:
+    told = [
+        f"kappa {found.kappa:.2f} on {found.n} {'thumbs' if found.source == 'thumbs' else 'verdicts of people'}"
+        for found in report.agreement
+        if found.kappa is not None
+    ]
+    return ", ".join(told) or "no rated answers"

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 BOOTSTRAP = 2000
 
+Table = list[list[int]]
+"""`table[i][j]` counts the items that the first rater put into class i and the second into class j."""
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -14,11 +17,8 @@ class Agreement:
     interval: tuple[float, float] | None
 
 
-def cohen_kappa(table: list[list[int]]) -> float | None:
-    """Cohen's kappa (Cohen, 1960) of a square table of counts; `None` when chance alone explains everything.
-
-    `table[i][j]` counts the items that the first rater put into class i and the second into class j.
-    """
+def cohen_kappa(table: Table) -> float | None:
+    """Cohen's kappa (Cohen, 1960) of a square table of counts; `None` when chance alone explains everything."""
     total = sum(map(sum, table))
     if total == 0:
         return None
@@ -27,20 +27,20 @@ def cohen_kappa(table: list[list[int]]) -> float | None:
     return None if expected == 1 else (observed - expected) / (1 - expected)
 
 
-def agreement(pairs: list[tuple[bool, bool]], seed: int = 0) -> Agreement:
+def agreement(table: Table, seed: int = 0) -> Agreement:
     """Kappa of two yes-or-no raters, with a percentile bootstrap interval over items (2,000 resamples).
 
     Resampling items with replacement is the same as drawing the four counts of their table from a multinomial.
     """
     import numpy as np
 
-    table = [[sum(pair == (a, b) for pair in pairs) for b in (False, True)] for a in (False, True)]
+    total = sum(map(sum, table))
     kappa = cohen_kappa(table)
     if kappa is None:
-        return Agreement(len(pairs), None, None)
-    shares = np.array(table, dtype=float).ravel() / len(pairs)
-    draws = np.random.default_rng(seed).multinomial(len(pairs), shares, size=BOOTSTRAP)
+        return Agreement(total, None, None)
+    shares = np.array(table, dtype=float).ravel() / total
+    draws = np.random.default_rng(seed).multinomial(total, shares, size=BOOTSTRAP)
     values = [cohen_kappa(draw.reshape(2, 2).tolist()) for draw in draws]
     known = [value for value in values if value is not None]
     low, high = np.percentile(known, [2.5, 97.5])
-    return Agreement(len(pairs), kappa, (float(low), float(high)))
+    return Agreement(total, kappa, (float(low), float(high)))

@@ -1,12 +1,16 @@
-"""From scrubbed events to candidates: a prompt, the answer that was given, and what the person thought of it."""
+"""From scrubbed events to candidates: a prompt, the answer that was given, and what the person thought of it.
 
-from dataclasses import dataclass
+Events are read one by one, as often as a stage needs them, and can be found again by their place in the files: no
+stage holds them all.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pocketloop.contracts.events import Correction, Message
 from pocketloop.contracts.examples import Task
-from pocketloop.contracts.files import read_jsonl
 from pocketloop.privacy.records import ScrubbedEvent
 from pocketloop.tasks.turns import up_to_answer
 
@@ -22,6 +26,9 @@ class Candidate:
     answer: Message
     rating: Literal["up", "down"] | None
     correction: Correction | None
+    moment: float = 0.0
+    """Seconds since 1970."""
+    metrics: dict[str, float | bool] = field(default_factory=dict)
 
     @property
     def person(self) -> Literal["up", "down"] | None:
@@ -29,19 +36,47 @@ class Candidate:
         return self.rating or ("down" if self.correction is not None else None)
 
 
-def extract(folder: Path, task: Task) -> tuple[list[Candidate], list[str]]:
-    """Read the events in `folder` (`events-*.jsonl`); the second list holds the ids of events without an answer."""
-    candidates: list[Candidate] = []
-    unanswered: list[str] = []
-    for shard in sorted(folder.glob("events-*.jsonl")):
-        for row in read_jsonl(shard):
-            event = ScrubbedEvent.model_validate(row)
-            candidate = candidate_of(event, task)
-            if candidate is None:
-                unanswered.append(event.event_id)
-            else:
-                candidates.append(candidate)
-    return candidates, unanswered
+class Place(NamedTuple):
+    """Where an event's line begins: the number of its file, and bytes into it."""
+
+    shard: int
+    offset: int
+
+
+class Found(NamedTuple):
+    """An event of the files; `candidate` is `None` when it holds no answer."""
+
+    place: Place
+    event_id: str
+    candidate: Candidate | None
+
+
+class EventFiles:
+    """The events of `folder` (`events-*.jsonl`, `ScrubbedEvent`) as candidates for one task."""
+
+    def __init__(self, folder: Path, task: Task) -> None:
+        self._shards = sorted(folder.glob("events-*.jsonl"))
+        self._task = task
+
+    def __iter__(self) -> Iterator[Found]:
+        for shard, path in enumerate(self._shards):
+            offset = 0
+            with open(path, "rb") as lines:
+                for line in lines:
+                    yield self._found(Place(shard, offset), line)
+                    offset += len(line)
+
+    def at(self, place: Place) -> Candidate:
+        """The candidate that an iteration found there."""
+        with open(self._shards[place.shard], "rb") as lines:
+            lines.seek(place.offset)
+            candidate = self._found(place, lines.readline()).candidate
+        assert candidate is not None
+        return candidate
+
+    def _found(self, place: Place, line: bytes) -> Found:
+        event = ScrubbedEvent.model_validate_json(line)
+        return Found(place, event.event_id, candidate_of(event, self._task))
 
 
 def candidate_of(event: ScrubbedEvent, task: Task) -> Candidate | None:
@@ -61,4 +96,6 @@ def candidate_of(event: ScrubbedEvent, task: Task) -> Candidate | None:
         answer=said[-1],
         rating=event.feedback.rating,
         correction=correction,
+        moment=event.ts.timestamp(),
+        metrics=event.metrics,
     )

@@ -1,135 +1,199 @@
-"""Label: keep the answers that the judge and the person stand behind."""
+"""Label: keep the answers that the judge and the person stand behind; pair and rate what people have spoken on.
 
-from collections import Counter
-from dataclasses import dataclass, field
+Two passes over the events, none of which is ever held: the first lets the judge look at all answers, the second
+decides on one after the other.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
-from pocketloop.contracts.errors import DataError, LabelQualityError
-from pocketloop.contracts.events import Correction, Message, Quarantined
+from pocketloop.contracts.errors import DataError
+from pocketloop.contracts.events import Correction, Message
 from pocketloop.contracts.examples import Example, Task, make_example
-from pocketloop.contracts.files import read_jsonl, write_jsonl
+from pocketloop.contracts.files import atomic_dir, read_jsonl
+from pocketloop.contracts.labels import HumanVerdict, Says
 from pocketloop.contracts.recipe import Catalogue, LabelConfig, Recipe
 from pocketloop.contracts.reports import LabelReport
-from pocketloop.labeling.agreement import Agreement, agreement
 from pocketloop.labeling.checks import FormChecker
-from pocketloop.labeling.extract import Candidate, extract
-from pocketloop.labeling.verifier import Verdict, verify
+from pocketloop.labeling.extract import Candidate, EventFiles, Found
+from pocketloop.labeling.judges import Judge, Verdict
+from pocketloop.labeling.pairs import Thumbs, correction_pair, rated_answer, says_something
+from pocketloop.labeling.people import People, demand
+from pocketloop.labeling.verifier import Verifier
+from pocketloop.labeling.writing import LabelledFiles
 from pocketloop.tasks.answers import read_calls
 
-THUMBS_DOWN = "thumbs down"
+THUMBS_DOWN, RATED_WRONG = "thumbs down", "people found it wrong"
+_CHUNK = 2000
 
 
-def label(folder: Path, recipe: Recipe, catalogue: Catalogue | None, out: Path) -> LabelReport:
-    """Turn the events and examples in `folder` into examples to learn from, in the folder `out`.
+def label(
+    folder: Path, recipe: Recipe, catalogue: Catalogue | None, out: Path, *, people: Iterable[HumanVerdict] = ()
+) -> LabelReport:
+    """Turn the events and examples in `folder` into examples, pairs and rated answers to learn from, in `out`.
 
     Files read: `events-*.jsonl` (`ScrubbedEvent`), `examples.jsonl`, `quarantine.jsonl`. Files written:
-    `examples.jsonl`, and `quarantine.jsonl` with what was left out here and before.
+    `examples/part-*.jsonl`, `pairs.jsonl`, `rated.jsonl`, and `quarantine.jsonl` with what was left out here and
+    before.
 
-    A correction of sound form replaces the answer; thumbs down without one rejects it; a thumb up outweighs the
-    judge's doubt, but not a wrong form. Examples of example files are people's own labels and only have to fit the
-    catalogue.
+    A correction of sound form replaces the answer; a person's "wrong" without one rejects it; a person's "right"
+    outweighs the judge's doubt, but not a wrong form. Examples of example files are people's own labels and only have
+    to fit the catalogue, and not to have been found wrong.
+
+    Args:
+        people: what raters said, beside the users' own thumbs.
 
     Raises:
         LabelQualityError: the judge agrees too little with enough rated answers to be trusted.
         DataError: nothing is left.
     """
-    task = recipe.task
-    checker = FormChecker(task, catalogue)
-    outcome = _Outcome()
-    for example in map(Example.model_validate, read_jsonl(folder / "examples.jsonl")):
-        problem = checker.problem(example.prompt, example.answer, grounded=False)
-        if problem:
-            outcome.reject(problem, None, f"example {example.example_id} of {example.source}")
-        else:
-            outcome.examples.append(example)
-    candidates, unanswered = extract(folder, task)
-    for event_id in unanswered:
-        outcome.reject("no answer", event_id)
-    verdicts = verify(candidates, catalogue, task, list(outcome.examples))
-    agreed = _agreement(candidates, verdicts)
-    _demand(agreed, recipe.label)
-    for candidate, verdict in zip(candidates, verdicts, strict=True):
-        _decide(candidate, verdict, task, checker, outcome)
-    rejected = dict(sorted(outcome.rejected.items()))
-    if not outcome.examples:
-        counts = ", ".join(f"{count} {reason}" for reason, count in rejected.items())
-        raise DataError(f"no answer is right enough to learn from: {counts or 'there were none'}")
-    out.mkdir(parents=True, exist_ok=True)
-    write_jsonl(out / "examples.jsonl", outcome.examples)
-    earlier = read_jsonl(folder / "quarantine.jsonl")
-    write_jsonl(out / "quarantine.jsonl", [*earlier, *(row.model_dump(mode="json") for row in outcome.quarantine)])
-    return LabelReport(
-        judge=recipe.label.judge,
-        examples=len(outcome.examples),
-        corrected=outcome.corrected,
-        rejected=rejected,
-        rated=agreed.n,
-        kappa=agreed.kappa,
-        kappa_interval=agreed.interval,
-    )
+    labelling = _Labelling(folder, recipe, catalogue, list(people))
+    labelling.look()
+    with atomic_dir(out) as into:
+        with LabelledFiles(into) as files:
+            report = labelling.decide(files)
+        if not report.count.kept:
+            counts = ", ".join(f"{count} {reason}" for reason, count in report.count.left_out.items())
+            raise DataError(f"no answer is right enough to learn from: {counts or 'there were none'}")
+    return report
 
 
-@dataclass
-class _Outcome:
-    examples: list[Example] = field(default_factory=list)
-    corrected: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    quarantine: list[Quarantined] = field(default_factory=list)
+class _Labelling:
+    def __init__(self, folder: Path, recipe: Recipe, catalogue: Catalogue | None, verdicts: list[HumanVerdict]) -> None:
+        self.folder = folder
+        self.task: Task = recipe.task
+        self.config: LabelConfig = recipe.label
+        self.events = EventFiles(folder, recipe.task)
+        self.checker = FormChecker(recipe.task, catalogue)
+        self.judge: Judge = Verifier(recipe.task)
+        self.people = People(verdicts, self.judge.rubric)
+        self.thumbs = Thumbs()
+        self.problems: dict[str, str] = {}  # by event id; answers of sound form are not in it
 
-    def reject(self, reason: str, event_id: str | None, detail: str = "") -> None:
-        self.rejected[reason] += 1
-        self.quarantine.append(Quarantined(stage="label", reason=reason, detail=detail, event_id=event_id))
+    def look(self) -> None:
+        """First pass: the form of each answer; the judge sees those that are sound."""
+        for place, event_id, candidate in self.events:
+            if candidate is None:
+                continue
+            problem = self.checker.problem(candidate.prompt, candidate.answer)
+            if problem:
+                self.problems[event_id] = problem
+            else:
+                self.judge.see(candidate, place)
+            said = self.rating(candidate)
+            if said and self.config.pairs.thumbs and candidate.correction is None:
+                self.thumbs.see(candidate, place, said)
+        for example in self.examples():
+            if self.example_problem(example) is None:
+                self.judge.refer(example)
+        self.thumbs.settle()
+        self.judge.settle()
 
+    def decide(self, files: "LabelledFiles") -> LabelReport:
+        """Second pass: keep, correct or leave out; then see whether the judge may be trusted with that."""
+        for row in read_jsonl(self.folder / "quarantine.jsonl"):
+            files.carry(row)
+        for example in self.examples():
+            problem = self.example_problem(example)
+            if problem:
+                files.leave_out(problem, None, f"example {example.example_id} of {example.source}")
+            else:
+                files.keep(example)
+        for found, verdict in self.judged():
+            self.decide_one(found, verdict, files)
+        agreed = self.people.agreed()
+        demand(agreed, self.judge.name, self.config)
+        for pair in self.thumbs.pairs(self.events, self.task):
+            files.pair(pair)
+        return LabelReport(
+            count=files.count(),
+            judge=self.judge.name,
+            corrected=files.corrected,
+            agreement=agreed,
+            use=self.judge.use,
+            pairs=dict(sorted(files.pairs.items())),
+            rated=dict(sorted(files.rated.items())),
+            disagreements=self.people.disagreements,
+        )
 
-def _agreement(candidates: list[Candidate], verdicts: list[Verdict]) -> Agreement:
-    """The judge against the thumbs, where both said something."""
-    return agreement(
-        [
-            (verdict.verdict == "right", candidate.person == "up")
-            for candidate, verdict in zip(candidates, verdicts, strict=True)
-            if candidate.person is not None and verdict.verdict != "unsure"
-        ]
-    )
+    def examples(self) -> Iterator[Example]:
+        return map(Example.model_validate, read_jsonl(self.folder / "examples.jsonl"))
 
+    def example_problem(self, example: Example) -> str | None:
+        if self.people.on(example.example_id) == "wrong":
+            return RATED_WRONG
+        return self.checker.problem(example.prompt, example.answer, grounded=False)
 
-def _demand(agreed: Agreement, config: LabelConfig) -> None:
-    if agreed.n < config.min_rated or agreed.kappa is None or agreed.kappa >= config.min_kappa:
-        return
-    low, high = agreed.interval or (agreed.kappa, agreed.kappa)
-    raise LabelQualityError(
-        f"the judge `{config.judge}` agrees too little with people: kappa {agreed.kappa:.2f} (95 % interval {low:.2f} "
-        f"to {high:.2f}) on {agreed.n} rated answers, label.min_kappa is {config.min_kappa}. Check that the catalogue "
-        "is the one the phones use, look at rejected answers, or lower label.min_kappa knowingly"
-    )
+    def judged(self) -> Iterator[tuple[Found, Verdict | None]]:
+        """Every event with the judge's word on it; `None` where there is nothing to judge."""
+        stream = iter(self.events)
+        while chunk := list(islice(stream, _CHUNK)):
+            sound = [found.candidate for found in chunk if found.candidate and found.event_id not in self.problems]
+            verdicts = dict(zip((one.event_id for one in sound), self.judge.verdicts(sound), strict=True))
+            for found in chunk:
+                yield found, verdicts.get(found.event_id)
 
-
-def _decide(candidate: Candidate, verdict: Verdict, task: Task, checker: FormChecker, outcome: _Outcome) -> None:
-    answer = candidate.answer
-    if candidate.correction is not None:
-        answer = _corrected(candidate.correction, task)
-        problem = checker.problem(candidate.prompt, answer)
-        if problem:
-            outcome.reject(f"correction: {problem}", candidate.event_id)
+    def decide_one(self, found: Found, verdict: Verdict | None, files: "LabelledFiles") -> None:
+        candidate, event_id = found.candidate, found.event_id
+        if candidate is None:
+            files.leave_out("no answer", event_id)
             return
-        outcome.corrected += 1
-    elif verdict.certain or (verdict.verdict == "wrong" and candidate.person != "up"):
-        outcome.reject(verdict.reason, candidate.event_id)
-        return
-    elif candidate.person == "down":
-        outcome.reject(THUMBS_DOWN, candidate.event_id)
-        return
-    outcome.examples.append(
-        make_example(
-            task,
+        problem = self.problems.get(event_id)
+        verdict = verdict or Verdict("wrong", problem or "")
+        self.people.compare(candidate, verdict)
+        said = self.people.of(candidate)
+        corrected = self.corrected(candidate, files)
+        rating = self.rating(candidate)
+        if rating and corrected is None and not self.thumbs.has(candidate):
+            files.rate(rated_answer(candidate, rating, self.task))
+        if candidate.correction is not None:
+            if corrected is not None:
+                files.corrected += 1
+                files.keep(self.example(candidate, corrected))
+        elif problem:
+            files.leave_out(problem, event_id)
+        elif said == "right":
+            files.keep(self.example(candidate, candidate.answer))
+        elif verdict.reason:
+            files.leave_out(verdict.reason, event_id)
+        elif said == "wrong":
+            files.leave_out(THUMBS_DOWN if candidate.person == "down" else RATED_WRONG, event_id)
+        else:
+            files.keep(self.example(candidate, candidate.answer))
+
+    def rating(self, candidate: Candidate) -> Says | None:
+        """What people said of an answer, if it is one to learn from: not to like what no phone could run."""
+        said = self.people.of(candidate)
+        if said == "right" and candidate.event_id in self.problems:
+            return None
+        return said if says_something(candidate.answer) else None
+
+    def corrected(self, candidate: Candidate, files: "LabelledFiles") -> Message | None:
+        """The correction as a turn, if its form is sound; then it also makes a pair with the answer."""
+        if candidate.correction is None:
+            return None
+        answer = _as_turn(candidate.correction, self.task)
+        problem = self.checker.problem(candidate.prompt, answer)
+        if problem:
+            files.leave_out(f"correction: {problem}", candidate.event_id)
+            return None
+        pair = correction_pair(candidate, answer, self.task) if self.config.pairs.corrections else None
+        if pair:
+            files.pair(pair)
+        return answer
+
+    def example(self, candidate: Candidate, answer: Message) -> Example:
+        return make_example(
+            self.task,
             [*candidate.prompt, answer],
             source=candidate.source,
             group=candidate.group,
             event_ids=[candidate.event_id],
         )
-    )
 
 
-def _corrected(correction: Correction, task: Task) -> Message:
+def _as_turn(correction: Correction, task: Task) -> Message:
     """The corrected answer as a turn; calls written as text are read as calls."""
     words, calls = correction.content.strip(), correction.tool_calls
     if not calls and task != "intent":

@@ -1,58 +1,57 @@
-"""The programmatic judge: form first, then whether the rest of the data agrees."""
+"""The programmatic judge: does the rest of the data agree with the answer's label or function?"""
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
 
 from pocketloop.contracts.events import Message
 from pocketloop.contracts.examples import Example, Task
-from pocketloop.contracts.recipe import Catalogue
-from pocketloop.labeling.checks import FormChecker
-from pocketloop.labeling.consistency import opinions
-from pocketloop.labeling.extract import Candidate
+from pocketloop.contracts.labels import RIGHT_ANSWER
+from pocketloop.contracts.reports import JudgeUse
+from pocketloop.labeling.consistency import Consistency, Labelled
+from pocketloop.labeling.extract import Candidate, Place
+from pocketloop.labeling.judges import RIGHT, UNSURE, Verdict
 
 DOUBTED = "other data speaks against it"
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The judge's word on one answer; `certain` when its form alone makes it wrong."""
+class Verifier:
+    """Judges labels and functions by what the same words mean elsewhere.
 
-    verdict: Literal["right", "wrong", "unsure"]
-    reason: str = ""
-    certain: bool = False
-
-
-def verify(
-    candidates: list[Candidate], catalogue: Catalogue | None, task: Task, references: list[Example] | None = None
-) -> list[Verdict]:
-    """Judge each candidate's answer; what people said of it is not looked at.
-
-    `references` are labelled examples that help to tell labels apart. A chat whose form is sound is `unsure`: form
-    says nothing about whether it helped.
+    A chat whose form is sound stays `unsure`: form says nothing about whether it helped.
     """
-    if not candidates:
-        return []
-    checker = FormChecker(task, catalogue)
-    verdicts: list[Verdict] = []
-    for candidate in candidates:
-        problem = checker.problem(candidate.prompt, candidate.answer)
-        verdicts.append(Verdict("wrong", problem, certain=True) if problem else Verdict("unsure"))
-    if task == "chat":
-        return verdicts
-    sound = [at for at, verdict in enumerate(verdicts) if verdict.verdict != "wrong"]
-    texts = [_words(candidates[at].prompt) for at in sound]
-    labels = [_label(candidates[at].answer) for at in sound]
-    groups = [candidates[at].group for at in sound]
-    for example in references or []:
-        texts.append(_words(example.prompt))
-        labels.append(_label(example.answer))
-        groups.append(example.group)
-    for at, opinion in zip(sound, opinions(texts, labels, groups), strict=False):
-        if opinion == "doubts":
-            verdicts[at] = Verdict("wrong", DOUBTED)
-        elif opinion == "agrees":
-            verdicts[at] = Verdict("right")
-    return verdicts
+
+    name = "verifier"
+    rubric = RIGHT_ANSWER
+    use: JudgeUse | None = None
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._consistency = Consistency()
+
+    def see(self, candidate: Candidate, place: Place) -> None:
+        """Take the answer into account."""
+        if self._task != "chat":
+            self._consistency.see(_labelled(candidate))
+
+    def refer(self, example: Example) -> None:
+        """Take a labelled example into account: it helps to tell labels apart."""
+        if self._task != "chat":
+            item = Labelled(example.example_id, _words(example.prompt), _label(example.answer), example.group)
+            self._consistency.see(item)
+
+    def settle(self) -> None:
+        """Learn what labels usually stand for."""
+        self._consistency.settle()
+
+    def verdicts(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+        """`wrong` where other data speaks against the answer, `unsure` where there is too little of it."""
+        if self._task == "chat":
+            return [UNSURE] * len(candidates)
+        told = {"agrees": RIGHT, "doubts": Verdict("wrong", DOUBTED), "cannot tell": UNSURE}
+        return [told[opinion] for opinion in self._consistency.opinions([_labelled(one) for one in candidates])]
+
+
+def _labelled(candidate: Candidate) -> Labelled:
+    return Labelled(candidate.event_id, _words(candidate.prompt), _label(candidate.answer), candidate.group)
 
 
 def _words(prompt: list[Message]) -> str:

@@ -1,0 +1,54 @@
+"""What every judge of answers offers, whatever stands behind it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from pocketloop.contracts.examples import Example
+from pocketloop.contracts.reports import JudgeUse
+from pocketloop.labeling.extract import Candidate, Place
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A judge's word on one answer.
+
+    `unsure` without a reason leaves the answer to what people say of it; with one, the judge was asked and could not
+    settle it (or was not asked yet), and the answer is not learned from unless its user liked it.
+    """
+
+    verdict: Literal["right", "wrong", "unsure"]
+    reason: str = ""
+
+
+UNSURE = Verdict("unsure")
+RIGHT = Verdict("right")
+
+
+class Judge(Protocol):
+    """Judges answers of sound form in two passes, so that it may look at all of them before it judges the first.
+
+    What the person said of an answer is never looked at: else agreement with people would mean nothing.
+    """
+
+    name: str
+    rubric: str
+    """The question that it answers, by its name."""
+    use: JudgeUse | None
+    """What asking it took, for a judge that is asked over the network."""
+
+    def see(self, candidate: Candidate, place: Place) -> None:
+        """First pass, over all answers."""
+        ...
+
+    def refer(self, example: Example) -> None:
+        """First pass, after the answers: an example that people labelled."""
+        ...
+
+    def settle(self) -> None:
+        """Between the passes."""
+        ...
+
+    def verdicts(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+        """Second pass, over any number of answers that were seen, in any order."""
+        ...

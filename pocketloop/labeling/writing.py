@@ -1,0 +1,89 @@
+"""The files of a labelled folder, written line by line, with everything counted."""
+
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from pydantic import BaseModel
+
+from pocketloop.contracts.events import Quarantined
+from pocketloop.contracts.examples import Example, PreferencePair, RatedAnswer
+from pocketloop.contracts.files import canonical_json
+from pocketloop.contracts.reports import StageCount
+
+EXAMPLES_PER_FILE = 10_000
+
+
+class LabelledFiles:
+    """Writes `examples/part-*.jsonl`, `pairs.jsonl`, `rated.jsonl` and `quarantine.jsonl` in a folder of its own.
+
+    The folder is to be renamed into place once it is whole.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._open = ExitStack()
+        self._kept = 0
+        self._left_out: Counter[str] = Counter()
+        self.corrected = 0
+        self.pairs: Counter[str] = Counter()
+        self.rated: Counter[str] = Counter()
+
+    def __enter__(self) -> "LabelledFiles":
+        (self._folder / "examples").mkdir()
+        self._pairs, self._rated, self._quarantine = map(self._file, ("pairs.jsonl", "rated.jsonl", "quarantine.jsonl"))
+        self._examples: TextIO | None = None
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._examples is not None:
+            self._examples.close()
+        self._open.close()
+
+    def keep(self, example: Example) -> None:
+        """Write an example."""
+        if self._kept % EXAMPLES_PER_FILE == 0:
+            if self._examples is not None:
+                self._examples.close()
+            path = self._folder / "examples" / f"part-{self._kept // EXAMPLES_PER_FILE:05}.jsonl"
+            self._examples = open(path, "w", encoding="utf-8")  # noqa: SIM115
+        assert self._examples is not None
+        _write(self._examples, example)
+        self._kept += 1
+
+    def leave_out(self, reason: str, event_id: str | None, detail: str = "") -> None:
+        """Note a record that is not learned from."""
+        self._left_out[reason] += 1
+        _write(self._quarantine, Quarantined(stage="label", reason=reason, detail=detail, event_id=event_id))
+
+    def carry(self, row: dict[str, Any]) -> None:
+        """Carry along what an earlier stage left out."""
+        _write(self._quarantine, row)
+
+    def pair(self, pair: PreferencePair) -> None:
+        """Write a preference pair."""
+        self.pairs[pair.reason] += 1
+        _write(self._pairs, pair)
+
+    def rate(self, rated: RatedAnswer) -> None:
+        """Write a rated answer."""
+        self.rated["up" if rated.desirable else "down"] += 1
+        _write(self._rated, rated)
+
+    def count(self) -> StageCount:
+        """What entered, was kept and was left out so far."""
+        left_out = dict(sorted(self._left_out.items()))
+        entered = self._kept + sum(left_out.values())
+        return StageCount(stage="label", entered=entered, kept=self._kept, left_out=left_out)
+
+    def _file(self, name: str) -> TextIO:
+        return self._open.enter_context(open(self._folder / name, "w", encoding="utf-8"))
+
+
+def _write(file: TextIO, row: BaseModel | dict[str, Any]) -> None:
+    data = row.model_dump(mode="json") if isinstance(row, BaseModel) else row
+    file.write(canonical_json(data) + "\n")
