@@ -75,14 +75,15 @@ def stage(name: str) -> Iterator[Stage]:
         log_metadata({"seconds": round(seconds, 3), **running.metadata})
     finally:
         for other in work.iterdir():
-            if other != scratch and not _in_use(other):
+            own = other.name.startswith(f"{os.getpid()}-")
+            if other != scratch and (own or not in_use(other)):
                 shutil.rmtree(other, ignore_errors=True)
 
 
-def _in_use(scratch: Path) -> bool:
-    """Whether another process that still lives is working in this folder."""
+def in_use(scratch: Path) -> bool:
+    """Whether the process that made this folder still lives."""
     owner = scratch.name.split("-", 1)[0]
-    if not owner.isdigit() or int(owner) == os.getpid():
+    if not owner.isdigit():
         return False
     try:
         os.kill(int(owner), 0)

@@ -1,4 +1,4 @@
-"""`pocketloop data`: bring events and examples in, look at what is there, make demo data."""
+"""`pocketloop data`: bring events and examples in, look at what is there, forget devices, make demo data."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,14 +11,19 @@ from pocketloop.contracts.home import Home
 
 if TYPE_CHECKING:
     from pocketloop.data.event_log import ImportReport
+    from steps.forget import ForgetReport
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(help="Import, inspect and generate data.", no_args_is_help=True)
+    group = typer.Typer(help="Import, inspect, forget and generate data.", no_args_is_help=True)
     group.command("import", epilog="Example: pocketloop data import phones/2026-11-20.jsonl.gz")(import_data)
     group.command("inspect", epilog="Example: pocketloop data inspect --json")(inspect)
     group.command("demo", epilog="Example, 100 more events: pocketloop data demo --add 100")(demo)
+    group.command("forget", epilog="Example: pocketloop data forget 3f0c9a2e-phone --dry-run")(forget)
+    group.command("expire", epilog="Example, what would go: pocketloop data expire --days 90 --dry-run")(expire)
     app.add_typer(group, name="data")
 
 
@@ -105,6 +110,88 @@ def demo(
         posted.append(path)
     for path in posted:
         say(f"demo fleet, {path.name}: {_counts(import_file(path, home.events, now))}")
+
+
+def forget(
+    device: Annotated[str, typer.Argument(help="The device's id, as its events carry it.")],
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a device's events everywhere, and refuse them from now on.
+
+    Raw events go from the landing zone, the log and its quarantine; scrubbed ones from caches and intermediate results.
+    Dataset releases stay, scrubbed as they are: they are listed with the versions that learned from them, and the next
+    retrain leaves the device out. What is remembered of the device is a digest of its id. May be repeated at any time.
+    """
+    from pocketloop.cli.running import environment
+    from pocketloop.contracts.loading import load_collector
+
+    home = environment()
+    from pocketloop.data.received import Received
+    from steps.forget import forget as forget_device
+
+    report = forget_device(home, Received.of(load_collector(), home), device, datetime.now(UTC), dry_run)
+    if as_json:
+        emit(report)
+        return
+    _tell_forgotten(report)
+
+
+def expire(
+    days: Annotated[float | None, typer.Option(help="Most days; by default those of configs/collector.yaml.")] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove raw events that are too old from the log, its quarantine and the landing zone; collect does so as well."""
+    from pocketloop.contracts.loading import load_collector
+    from pocketloop.data.received import Received
+    from pocketloop.data.retention import expire as expire_events
+
+    home, config = Home(), load_collector()
+    age = config.retention_days if days is None else days
+    report = expire_events(home.events, Received.of(config, home), datetime.now(UTC), age, dry_run)
+    if as_json:
+        emit(report)
+        return
+    say(f"older than {age:g} days (before {report.before}){_would(dry_run)} removed:")
+    say(f"  {report.events:7} events of the log")
+    say(f"  {report.quarantined:7} quarantined lines")
+    say(f"  {report.parts:7} parts of the landing zone")
+
+
+def _tell_forgotten(report: "ForgetReport") -> None:
+    if not report.known:
+        say(f"nothing of this device (sha256 {report.device[:12]}) was found")
+    else:
+        say(f"device {report.group} (sha256 {report.device[:12]}){_would(report.dry_run)} erased:")
+    places = [
+        (report.raw.events, "events of the log"),
+        (report.raw.received, "events in the landing zone"),
+        (report.raw.quarantined, "quarantined lines"),
+        (report.raw.demo, "events of the demo fleet's files"),
+        (report.scrub_cache, "entries of the scrubber's cache"),
+        (len(report.artifacts), "intermediate results of earlier runs"),
+    ]
+    for count, what in places:
+        if count:
+            say(f"  {count:7} {what}")
+    if report.releases:
+        columns = ["release", "adapter", ">records"]
+        rows = [[found.digest[:12], found.adapter, str(found.records)] for found in report.releases]
+        table("Releases with its scrubbed records (they stay, and are not trained on again)", columns, rows)
+    if report.versions:
+        rows = [[f"{v.adapter}@{v.version}", v.state, v.dataset_digest[:12]] for v in report.versions]
+        table("Versions that learned from them", ["version", "state", "release"], rows)
+    for adapter in sorted({found.adapter for found in report.releases}):
+        say(f"next: pocketloop retrain {adapter}   (leaves the device out)")
+    if report.running:
+        say("[yellow]a pipeline is running and may hold its records: run this again when it has ended[/yellow]")
+    if not report.dry_run:
+        say("its events are refused from now on, here and by the collector")
+
+
+def _would(dry_run: bool) -> str:
+    return " would be" if dry_run else ""
 
 
 def _end(path: Path) -> int:

@@ -1,0 +1,161 @@
+"""Forgetting a device: its tombstone, the traces by which its data is known, and the places where it lies raw.
+
+The tombstone comes first, so that nothing more comes in; the log comes last, because its event ids lead to everything
+else: a run that is killed half-way can simply be repeated. Dataset releases stay as they are: they hold scrubbed
+records and are named by their content. They are listed, and are not trained on again.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from pocketloop.contracts.files import atomic_file
+from pocketloop.contracts.home import Home
+from pocketloop.data import quarantine
+from pocketloop.data.event_log import open_log, transaction
+from pocketloop.data.received import Received, device_digest
+from pocketloop.data.retention import forget_pages
+from pocketloop.privacy.pseudonyms import Pseudonymizer, load_key
+
+_EVENT_IDS = re.compile(rb'"event_ids?":(\[[^\]]*\]|"(?:[^"\\]|\\.)*")')
+
+
+class Traces(NamedTuple):
+    """What a device's data can be told by: its id in raw events, its pseudonym and its events' ids in all others."""
+
+    device_id: str
+    digest: str
+    """sha256 of the id: what a tombstone says."""
+    group: str
+    event_ids: frozenset[str]
+
+    def in_lines(self, lines: Iterable[bytes]) -> int:
+        """How many of these lines (of JSON, or whatever a file is split into) show a trace."""
+        return sum(self._in(line) for line in lines)
+
+    def _in(self, line: bytes) -> bool:
+        if self.group.encode() in line or self.device_id.encode("utf-8", "surrogatepass") in line:
+            return True
+        if not self.event_ids:
+            return False
+        named = (json.loads(found) for found in _EVENT_IDS.findall(line))
+        return any(not self.event_ids.isdisjoint([ids] if isinstance(ids, str) else ids) for ids in named)
+
+
+class TouchedRelease(BaseModel):
+    """A dataset release with records of a device in it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    digest: str
+    adapter: str
+    records: int
+
+
+class Erased(BaseModel):
+    """How much was erased from each place that holds raw events, or in a dry run would be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    events: int
+    quarantined: int
+    received: int
+    demo: int
+
+
+def traces_of(home: Home, device_id: str) -> Traces:
+    """A device's traces; its event ids are those that the log still holds."""
+    ids: list[str] = []
+    if (home.events / "log.sqlite").is_file():
+        with open_log(home.events) as connection:
+            rows = connection.execute("SELECT event_id FROM events WHERE device_id = ?", (device_id,))
+            ids = [event_id for (event_id,) in rows]
+    group = Pseudonymizer(load_key(home)).group(device_id)
+    return Traces(device_id, device_digest(device_id), group, frozenset(ids))
+
+
+def bury(home: Home, received: Received, traces: Traces, releases: list[TouchedRelease], now: datetime) -> None:
+    """Write the tombstone into the log and the landing zone, and note that these releases are not to be trained on."""
+    moment = now.astimezone(UTC).isoformat(timespec="seconds")
+    with open_log(home.events) as connection, transaction(connection):
+        connection.execute("INSERT OR IGNORE INTO tombstones VALUES (?, ?)", (traces.digest, moment))
+        rows = [(release.digest, moment) for release in releases]
+        connection.executemany("INSERT OR IGNORE INTO withdrawn VALUES (?, ?)", rows)
+    received.add_tombstone(traces.digest, now)
+
+
+def withdrawn(home: Home, release: str) -> str | None:
+    """When somebody whose records are in this release was forgotten (RFC 3339); `None` if nobody was."""
+    if not (home.events / "log.sqlite").is_file():
+        return None
+    with open_log(home.events) as connection:
+        row = connection.execute("SELECT forgotten FROM withdrawn WHERE release = ?", (release,)).fetchone()
+    return str(row[0]) if row else None
+
+
+def touched_releases(home: Home, traces: Traces) -> list[TouchedRelease]:
+    """The dataset releases in whose splits the device has records, by adapter."""
+    touched = []
+    for record in sorted(home.releases.glob("*/release.json")):
+        folder = record.parent
+        count = 0
+        for path in sorted((folder / "splits").rglob("*.jsonl")):
+            with open(path, "rb") as lines:
+                count += traces.in_lines(lines)
+        if count:
+            adapter = str(json.loads(record.read_bytes())["adapter"])
+            touched.append(TouchedRelease(digest=folder.name, adapter=adapter, records=count))
+    return sorted(touched, key=lambda release: (release.adapter, release.digest))
+
+
+def erase_raw(home: Home, received: Received, traces: Traces, dry_run: bool = False) -> Erased:
+    """Erase the device's raw events: landing zone, demo fleet, refused lines, and at last the log itself.
+
+    Raises:
+        DataError: the landing zone cannot be written, or another process holds old pages of the log: run it again.
+    """
+    arrived = received.remove_device(traces.device_id) if not dry_run else _count_received(received, traces)
+    demo = sum(_rewrite(path, traces, dry_run) for path in sorted((home.root / "demo").glob("*.jsonl")))
+    if not (home.events / "log.sqlite").is_file():
+        return Erased(events=0, quarantined=0, received=arrived, demo=demo)
+    with open_log(home.events) as connection:
+        refused = quarantine.remove_device(connection, home.events, traces.device_id, dry_run)
+        device = (traces.device_id,)
+        (events,) = connection.execute("SELECT count(*) FROM events WHERE device_id = ?", device).fetchone()
+        if not dry_run:
+            with transaction(connection):
+                connection.execute("DELETE FROM events WHERE device_id = ?", device)
+            if events or refused:
+                connection.execute("VACUUM")
+            forget_pages(connection)
+    return Erased(events=events, quarantined=refused, received=arrived, demo=demo)
+
+
+def _count_received(received: Received, traces: Traces) -> int:
+    return sum(_is_of(line, traces.device_id) for part in received.parts() for line in received.read(part))
+
+
+def _rewrite(path: Path, traces: Traces, dry_run: bool) -> int:
+    """Write a file of raw events anew without the device's."""
+    with open(path, "rb") as lines:
+        count = sum(_is_of(line, traces.device_id) for line in lines)
+    if count and not dry_run:
+        with atomic_file(path) as temporary, open(temporary, "wb") as out, open(path, "rb") as lines:
+            out.writelines(line for line in lines if not _is_of(line, traces.device_id))
+    return count
+
+
+def _is_of(line: bytes, device_id: str) -> bool:
+    # An id that is not written out in the line can only be there with escapes.
+    if device_id.encode("utf-8", "surrogatepass") not in line and b"\\" not in line:
+        return False
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(value, dict) and value.get("device_id") == device_id
