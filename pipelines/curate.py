@@ -1,4 +1,4 @@
-"""Curate: collect → scrub → validate → drift → label → split → dataset release."""
+"""Curate: collect → scrub → validate → drift → label → select → split → dataset release."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from steps.drift import drift
 from steps.label import label
 from steps.release import previous_release, release
 from steps.scrub import scrub
+from steps.select import select
 from steps.validate import validate
 
 
@@ -25,16 +26,20 @@ def curate_data(recipe: Recipe) -> Any:
     collected, collect_report = collect(recipe.view("data"))
     scrubbed, scrub_report = scrub(recipe.view("scrub"), collected)
     validated, validation_report = validate(recipe.view(), scrubbed)
-    _, drift_report = drift(recipe.view("drift"), validated, previous_release(recipe.view(), validated))
+    previous = previous_release(recipe.view(), validated)
+    _, drift_report = drift(recipe.view("drift"), validated, previous)
     labelled, label_report = label(recipe.view("label"), validated)
-    return release(
+    selected, select_report = select(recipe.view("select", "evaluation"), labelled, previous)
+    dataset, fingerprints, made, _ = release(
         recipe.view("data"),
         scrubbed,
         validated,
-        labelled,
+        selected,
         collect_report,
         scrub_report,
         validation_report,
         drift_report,
         label_report,
+        select_report,
     )
+    return dataset, fingerprints, made
