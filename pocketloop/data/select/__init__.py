@@ -1,0 +1,1 @@
+"""Between labels and splits: duplicates, decontamination, caps, guards against poisoning, balance."""

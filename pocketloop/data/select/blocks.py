@@ -1,0 +1,160 @@
+"""datatrove blocks: read parts of examples, note what each is compared by, and write those that were chosen.
+
+Parts are the files `part-*.jsonl`. A part is one task's alone, and what is written of it depends on the part only: so
+results do not change with the number of tasks.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.filters.base_filter import BaseFilter
+from datatrove.pipeline.writers.disk_base import DiskWriter
+from datatrove.utils.batching import batched
+
+from pocketloop.contracts.events import Quarantined
+from pocketloop.contracts.files import atomic_file, canonical_json
+from pocketloop.data.select import keys
+from pocketloop.data.select.contamination import EvaluationIndex
+from pocketloop.data.select.near import BANDS, PERMUTATIONS, bands, signatures
+
+_BATCH = 5_000
+
+SCHEMA = pa.schema(
+    [
+        ("precedence", pa.uint64()),
+        ("device", pa.uint64()),
+        ("conversation", pa.uint64()),
+        ("twin", pa.uint64()),
+        ("template", pa.uint64()),
+        ("label", pa.string()),
+        ("contaminated", pa.string()),
+        ("document", pa.string()),
+        ("signature", pa.binary(PERMUTATIONS)),
+        ("bands", pa.binary(BANDS * 8)),
+    ]
+)
+"""One row an example. `device` is 0 for an example that no event stands behind."""
+
+
+class ReadParts(PipelineStep):
+    """Reads the lines of each part that falls to a task, in order."""
+
+    type = "reader"
+    name = "parts"
+
+    def __init__(self, folder: Path, parts: list[str]) -> None:
+        super().__init__()
+        self.folder = folder
+        self.parts = parts
+
+    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Yield one document a line: its text is the line, its id the number of the row in its part."""
+        for part in self.parts[rank::world_size]:
+            with open(self.folder / part, encoding="utf-8") as file:
+                for row, line in enumerate(file):
+                    yield Document(text=line, id=str(row), metadata={"part": part})
+
+
+class NoteKeys(PipelineStep):
+    """Writes `PART.parquet` for each part: what its examples are compared by (`SCHEMA`)."""
+
+    type = "keys"
+    name = "keys"
+
+    def __init__(self, out: Path, evaluation: EvaluationIndex | None, near: bool) -> None:
+        super().__init__()
+        self.out = out
+        self.evaluation = evaluation
+        self.near = near
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Consume the documents; nothing is passed on."""
+        for part, documents in _by_part(data):
+            with atomic_file(self.out / f"{part}.parquet") as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
+                for batch in batched(documents, _BATCH):
+                    writer.write_table(self._table([json.loads(document.text) for document in batch]))
+        yield from ()
+
+    def _table(self, rows: list[dict[str, Any]]) -> pa.Table:
+        documents = [keys.document(row) for row in rows]
+        outcomes = [keys.outcome(row["task"], row["messages"][-1]) for row in rows]
+        signed = signatures(documents if self.near else ["" for _ in documents])
+        alike = np.array([keys.number(outcome) for outcome in outcomes], dtype=np.uint64)
+        columns: dict[str, Any] = {
+            "precedence": [keys.number(f"{row['example_id']} {' '.join(row['event_ids'])}") for row in rows],
+            "device": [keys.number(row["group"]) if row["event_ids"] else 0 for row in rows],
+            "conversation": [keys.number(keys.conversation(row)) for row in rows],
+            "twin": [keys.number(f"{outcome}\n{text}") for outcome, text in zip(outcomes, documents, strict=True)],
+            "template": [keys.number(keys.phrasing(row)) for row in rows],
+            "label": [keys.label(row["task"], row["messages"][-1]) for row in rows],
+            "contaminated": [self.evaluation and self.evaluation.find(row["messages"][:-1]) for row in rows],
+            "document": documents,
+            "signature": [row.tobytes() for row in signed.astype(np.uint8)],
+            "bands": [row.tobytes() for row in bands(signed, alike)],
+        }
+        return pa.table(columns, schema=SCHEMA)
+
+
+class Chosen(BaseFilter):
+    """Keeps the rows whose decision is 0; another number is the place of the reason in `reasons`.
+
+    Decisions are `PART.npy`: one byte a row.
+    """
+
+    name = "chosen"
+
+    def __init__(self, decisions: Path, reasons: list[str], exclusion_writer: DiskWriter) -> None:
+        super().__init__(exclusion_writer)
+        self.decisions = decisions
+        self.reasons = reasons
+        self._part = ""
+        self._chosen: Any = None
+
+    def filter(self, document: Document) -> bool | tuple[bool, str]:
+        """Look the decision up."""
+        part = document.metadata["part"]
+        if part != self._part:
+            self._part, self._chosen = part, np.load(self.decisions / f"{part}.npy")
+        decision = int(self._chosen[int(document.id)])
+        return decision == 0 or (False, self.reasons[decision])
+
+
+class WriteLines(DiskWriter):
+    """Writes each document's line, as it was read, to a file named as its part."""
+
+    default_output_filename = "${part}"
+    name = "lines"
+
+    def _get_output_filename(self, document: Document, rank: int | str = 0, **kwargs: Any) -> str:
+        return str(document.metadata["part"])
+
+    def _write(self, document: dict[str, Any], file_handler: IO[str], filename: str) -> None:
+        file_handler.write(document["text"])
+
+
+class WriteReasons(WriteLines):
+    """Writes why each document was left out, and never what it says."""
+
+    name = "reasons"
+
+    def _write(self, document: dict[str, Any], file_handler: IO[str], filename: str) -> None:
+        row = json.loads(document["text"])
+        left_out = Quarantined(
+            stage="select",
+            reason=document["metadata"]["filter_reason"],
+            detail=f"example {row['example_id']}",
+            event_id=row["event_ids"][0] if row["event_ids"] else None,
+        )
+        file_handler.write(canonical_json(left_out.model_dump(mode="json")) + "\n")
+
+
+def _by_part(data: Iterable[Document]) -> Iterator[tuple[str, Iterator[Document]]]:
+    yield from groupby(data, key=lambda document: document.metadata["part"])
