@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from pocketloop.contracts.files import atomic_file
+from pocketloop.contracts.files import atomic_file, canonical_json
 from pocketloop.contracts.home import Home
 from pocketloop.data import quarantine
 from pocketloop.data.event_log import open_log, transaction
@@ -22,7 +22,7 @@ from pocketloop.data.received import Received, device_digest
 from pocketloop.data.retention import forget_pages
 from pocketloop.privacy.pseudonyms import Pseudonymizer, load_key
 
-_EVENT_IDS = re.compile(rb'"event_ids?":(\[[^\]]*\]|"(?:[^"\\]|\\.)*")')
+_EVENT_IDS = re.compile(rb'"event_ids?":(\[(?:"(?:[^"\\]|\\.)*",?)*\]|"(?:[^"\\]|\\.)*")')
 
 
 class Traces(NamedTuple):
@@ -39,7 +39,7 @@ class Traces(NamedTuple):
         return sum(self._in(line) for line in lines)
 
     def _in(self, line: bytes) -> bool:
-        if self.group.encode() in line or self.device_id.encode("utf-8", "surrogatepass") in line:
+        if self.group.encode() in line or canonical_json(self.device_id).encode("utf-8", "surrogatepass") in line:
             return True
         if not self.event_ids:
             return False

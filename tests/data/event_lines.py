@@ -34,6 +34,7 @@ def lines(*records: Any) -> bytes:
 def put(log: Path, *records: Any, now: datetime = NOW) -> ImportReport:
     """Import these lines into the log in the folder `log`."""
     path = log.parent / "in.jsonl"
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(lines(*records))
     report = import_file(path, log, now)
     path.unlink()
