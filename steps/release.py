@@ -34,12 +34,19 @@ def load_release(
 ) -> tuple[Annotated[Folder, "dataset"], Annotated[Folder, "fingerprints"], Annotated[DatasetRelease, "release"]]:
     """The newest release of this adapter, for a run that only trains."""
     from pocketloop.contracts.errors import DataError
+    from pocketloop.data.forget import withdrawn
     from pocketloop.data.release import latest_release, read_release
 
     with stage("dataset") as this:
         digest = latest_release(Home(), recipe.adapter)
         if digest is None:
             raise DataError(f"{recipe.adapter} has no dataset release yet; run `pocketloop curate {recipe.adapter}`")
+        forgotten = withdrawn(Home(), digest)
+        if forgotten:
+            raise DataError(
+                f"{recipe.adapter}: release {digest[:12]} holds records of a device that was forgotten on "
+                f"{forgotten[:10]}; run `pocketloop curate {recipe.adapter}`, which leaves them out"
+            )
         folder = Home().releases / digest
         this.done(f"release {digest[:12]}")
         return Folder.of(folder / "splits"), Folder.of(folder / "found"), read_release(folder)
