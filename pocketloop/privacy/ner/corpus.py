@@ -1,0 +1,214 @@
+"""Labelled sentences for training, generated: templates, names of many countries, and much that only looks like a name.
+
+Half of the names are made up from halves of real ones, so that the model learns what stands around a name more than
+the names. Held-out sets use wordings of their own and countries that are not in `TRAINING_LOCALES`.
+"""
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from importlib import resources
+from typing import Any, NamedTuple
+
+from pocketloop.privacy.names import gazetteer, names_of, ordinary_words
+from pocketloop.privacy.ner import values
+from pocketloop.privacy.spans import Span
+
+_LATIN = tuple(
+    """en_US en_GB en_IN en_PK en_KE en_NZ de_DE de_AT de_CH es_ES es_MX es_AR es_CO es_CL fr_FR fr_CA it_IT pt_BR pt_PT
+    pl_PL tr_TR da_DK no_NO sk_SK hr_HR sl_SI lv_LV az_AZ uz_UZ ig_NG sw tw_GH""".split()
+)
+TRAINING_LOCALES = _LATIN + tuple(
+    """bg_BG ru_RU uk_UA mk_MK ne_NP hi_IN mr_IN ta_IN bn_BD ar_AA ar_DZ he_IL fa_IR ka_GE hy_AM zh_CN zh_TW ja_JP ko_KR
+    th_TH el_GR""".split()
+)
+"""Countries whose names are trained on; one in seven sentences has a name in another script than the Latin one."""
+_SECTIONS = {"person": 0.44, "address": 0.13, "birth": 0.05, "password": 0.06, "plate": 0.05, "none": 0.27}
+_CHOICE = re.compile(r"\[([^\[\]]*)\]")
+_SLOT = re.compile(r"\{(\w+)\}")
+_TYPES = {
+    "PERSON": "PERSON",
+    "TITLED": "PERSON",
+    "ADDRESS": "ADDRESS",
+    "BIRTH": "DATE_OF_BIRTH",
+    "PASSWORD": "PASSWORD",
+    "PIN": "PASSWORD",
+    "PLATE": "LICENSE_PLATE",
+}
+LABELS = tuple(sorted(set(_TYPES.values())))
+
+
+class Row(NamedTuple):
+    """A sentence and the personal data in it."""
+
+    text: str
+    spans: list[Span]
+
+
+def rows(seed: int) -> Iterator[Row]:
+    """An endless stream of labelled sentences; one seed always gives the same."""
+    rng = random.Random(f"ner {seed}")
+    while True:
+        row = _row(rng)
+        if rng.random() < 0.12:
+            row = _joined(row, _row(rng), rng.choice([". ", ", ", " and ", " ", "; ", "! "]))
+        if row.text:
+            yield row
+
+
+@lru_cache(maxsize=1)
+def _templates() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in _lines("templates.txt"):
+        if line.startswith("== "):
+            name = line.removeprefix("== ")
+        else:
+            found.setdefault(name, []).append(line)
+    return found
+
+
+@lru_cache(maxsize=1)
+def _values() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    name = ""
+    for line in _lines("values.txt"):
+        if line.startswith("== "):
+            name = line.removeprefix("== ")
+        else:
+            found.setdefault(name, []).extend(entry.strip() for entry in line.split(";") if entry.strip())
+    return found
+
+
+def _lines(name: str) -> list[str]:
+    text = resources.files("pocketloop.privacy.ner").joinpath(name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+@lru_cache(maxsize=1)
+def _common_words() -> list[str]:
+    """Everyday English that is in no list of names; `wordfreq` is needed for building alone."""
+    from wordfreq import top_n_list
+
+    listed, ordinary = gazetteer(), ordinary_words()
+    words = [w for w in top_n_list("en", 14_000) if w.isalpha() and w.isascii() and len(w) > 2]
+    return [word for word in words if word in ordinary or word not in listed]
+
+
+def _expanded(template: str, rng: random.Random) -> str:
+    """All choices made, from the innermost out."""
+    while True:
+        chosen = _CHOICE.sub(lambda match: rng.choice(match.group(1).split("|")), template)
+        if chosen == template:
+            return chosen
+        template = chosen
+
+
+def _row(rng: random.Random) -> Row:
+    section = rng.choices(list(_SECTIONS), list(_SECTIONS.values()))[0]
+    template = " ".join(_expanded(rng.choice(_templates()[section]), rng).split())
+    locale = rng.choice(TRAINING_LOCALES if rng.random() < 0.35 else _LATIN)
+    look = rng.random()
+    lower = look < 0.42
+    text, spans, at = "", [], 0
+    for match in _SLOT.finditer(template):
+        text += _literal(template[at : match.start()], rng, lower)
+        value, kind = _fill(match.group(1), rng, locale)
+        value = value.lower() if lower and kind not in ("PASSWORD", "LICENSE_PLATE") else value
+        if kind:
+            spans.append(Span(len(text), len(text) + len(value), kind))
+        text += value
+        at = match.end()
+    text += _literal(template[at:], rng, lower)
+    if lower:
+        text = text.rstrip(".!")
+    elif look < 0.75 and text[:1].islower():
+        text = text[:1].upper() + text[1:]
+    elif look > 0.985 and len(text.upper()) == len(text):
+        text = text.upper()
+    if not lower and text and text[-1].isalnum() and rng.random() < 0.4:
+        text += rng.choice(".?!") if rng.random() < 0.3 else "."
+    return Row(text, spans)
+
+
+def _literal(text: str, rng: random.Random, lower: bool) -> str:
+    """A template's own words, once in a while with two letters swapped, and without commas in dictated text."""
+    if not lower:
+        text = re.sub(r"\bi\b", "I", text)
+    elif rng.random() < 0.7:
+        text = text.replace(",", "").replace("?", "")
+    if len(text) > 8 and rng.random() < 0.04:
+        at = rng.randrange(1, len(text) - 2)
+        if text[at : at + 2].isalpha():
+            text = text[:at] + text[at + 1] + text[at] + text[at + 2 :]
+    return text
+
+
+def _joined(a: Row, b: Row, sign: str) -> Row:
+    head = a.text.rstrip(".!?") + sign
+    return Row(head + b.text, a.spans + [s._replace(start=s.start + len(head), end=s.end + len(head)) for s in b.spans])
+
+
+def _fill(slot: str, rng: random.Random, locale: str) -> tuple[str, str]:
+    """A slot's words and their type, empty for what is nobody's."""
+    if slot in _TYPES:
+        maker: Callable[[random.Random, str], str] = _MAKERS[slot]
+        return maker(rng, locale), _TYPES[slot]
+    if slot in ("word", "Word"):
+        word = rng.choice(_common_words())
+        return (word if slot == "word" else word.title()), ""
+    if slot in values.NUMBERS:
+        return values.NUMBERS[slot](rng), ""
+    text = _expanded(rng.choice(_values()[slot]), rng)
+    return _SLOT.sub(lambda match: _fill(match.group(1), rng, locale)[0], text), ""
+
+
+@lru_cache(maxsize=128)
+def _pool(locale: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    firsts, lasts = names_of(locale)
+    first, last = (tuple(name for name in part if len(name) > 1) for part in (firsts, lasts))
+    return first, last or first
+
+
+def _part(rng: random.Random, pool: tuple[str, ...]) -> str:
+    """A name of the pool, or one made of the beginning of one and the end of another."""
+    name = rng.choice(pool)
+    if rng.random() < 0.5 or len(name) < 4 or not name.isalpha():
+        return name
+    other = rng.choice(pool)
+    if len(other) < 4 or not other.isalpha():
+        return name
+    return name[: rng.randint(2, len(name) - 1)] + other[-rng.randint(2, min(5, len(other) - 1)) :].lower()
+
+
+def _person(rng: random.Random, locale: str) -> str:
+    firsts, lasts = _pool(locale)
+    first, last = _part(rng, firsts), _part(rng, lasts)
+    particle = rng.choice(["van ", "de ", "von ", "da ", "al ", "del ", "bin ", "van der ", "O'", "Mc"])
+    forms = {
+        first: 46,
+        f"{first} {last}": 40,
+        f"{first} {rng.choice('ABCDEFGHJKLMNPRSTVW')}. {last}": 4,
+        f"{first} {_part(rng, firsts)} {last}": 2,
+        f"{first}-{_part(rng, firsts)}": 2,
+        f"{first} {last}-{_part(rng, lasts)}": 2,
+        f"{first} {particle}{last}": 2,
+        last: 2,
+    }
+    return rng.choices(list(forms), list(forms.values()))[0]
+
+
+def _titled(rng: random.Random, locale: str) -> str:
+    return _part(rng, _pool(locale)[1]) if rng.random() < 0.75 else _person(rng, locale)
+
+
+_MAKERS: dict[str, Callable[[random.Random, str], Any]] = {
+    "PERSON": _person,
+    "TITLED": _titled,
+    "ADDRESS": values.address,
+    "BIRTH": values.birth_date,
+    "PASSWORD": values.password,
+    "PIN": values.pin,
+    "PLATE": values.plate,
+}

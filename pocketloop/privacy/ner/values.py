@@ -1,0 +1,145 @@
+"""Made-up addresses, dates, passwords, plates and numbers for the training sentences."""
+
+import string
+from collections.abc import Callable
+from functools import lru_cache
+from random import Random
+from typing import Any
+
+_STREETS = (
+    "en_US en_US en_GB en_GB en_AU en_CA en_IN de_DE de_DE de_AT de_CH es_ES es_MX es_AR es_CO fr_FR fr_FR fr_CA it_IT "
+    "it_IT pt_BR pt_PT pl_PL pl_PL tr_TR da_DK no_NO sk_SK hr_HR sl_SI ru_RU uk_UA bg_BG el_GR"
+).split()
+"""Countries with streets of their own in Faker, none of them held out."""
+_MONTHS = "January February March April May June July August September October November December".split()
+_WORDS = (
+    "turtle cedar cloudy pickle autumn wizard yellow mango castle ocean kitten eagle ginger violet comet planet correct "
+    "horse banana hidden spring daisy teddy lucky sweet thunder pirate golden captain howdy welcome burger blue star"
+).split()
+
+
+@lru_cache(maxsize=64)
+def _faker(locale: str) -> Any:
+    from faker import Faker
+
+    return Faker(locale)
+
+
+def address(rng: Random, _locale: str) -> str:
+    """A street and its number in one country's way, often with a flat, a postal code or a town."""
+    locale = rng.choice(_STREETS)
+    fake = _faker(locale if locale not in ("tr_TR", "bg_BG") else "en_GB")
+    fake.seed_instance(rng.getrandbits(40))
+    street = " ".join(fake.street_address().split())
+    if not any(char.isdigit() for char in street):
+        number = rng.randint(1, 250)
+        street = f"{number} {street}" if locale.startswith(("en", "fr")) else f"{street} {number}"
+    form = rng.random()
+    if form < 0.6:
+        return street
+    town = fake.city()
+    if form < 0.72:
+        return f"{street}, {town}"
+    code = fake.postcode()
+    if locale.startswith("en"):
+        return f"{street}, {town} {code}" if form < 0.9 else f"{street} {code}"
+    return f"{street}, {code} {town}" if form < 0.92 else f"{street} {code} {town}"
+
+
+def birth_date(rng: Random, _locale: str) -> str:
+    """A date between 1930 and 2022 in one of many forms."""
+    year, month, day = rng.randint(1930, 2022), rng.randint(1, 12), rng.randint(1, 28)
+    name = _MONTHS[month - 1]
+    ending = {1: "st", 2: "nd", 3: "rd"}.get(day % 10 if day not in (11, 12, 13) else 0, "th")
+    return rng.choice(
+        [
+            f"{day} {name} {year}",
+            f"{name} {day}, {year}",
+            f"{name} {day}{ending} {year}",
+            f"the {day}{ending} of {name} {year}",
+            f"{day:02d}/{month:02d}/{year}",
+            f"{month}/{day}/{year % 100:02d}",
+            f"{year}-{month:02d}-{day:02d}",
+            f"{day}.{month}.{year}",
+            f"{name[:3]} {day} {year}",
+            f"{day}-{name[:3]}-{year}",
+            f"{day} {name[:3]} {year}",
+        ]
+    )
+
+
+def password(rng: Random, _locale: str) -> str:
+    """A password as people make them, or a random one."""
+    first, second = rng.sample(_WORDS, 2)
+    number = rng.randint(1, 9999)
+    random_one = "".join(rng.choices(string.ascii_letters + string.digits + "!#$%*+-_?", k=rng.randint(8, 14)))
+    return rng.choice(
+        [
+            f"{first.title()}{number}!",
+            f"{first}{number}",
+            f"{first.title()}-{second.title()}-{number}",
+            f"{first}_{second}{rng.choice('!$#*?')}",
+            f"{number}{second}{rng.choice('!$#@')}",
+            f"{first}{second}",
+            first.upper() + str(number),
+            f"{first[0]}0{first[1:]}{rng.choice('!?.')}{number}",
+            random_one,
+            random_one,
+        ]
+    )
+
+
+def pin(rng: Random, _locale: str) -> str:
+    """Three to eight digits."""
+    return "".join(rng.choices(string.digits, k=rng.choice([3, 4, 4, 4, 4, 5, 6, 6, 8])))
+
+
+_PLATES = (
+    "AADD AAA|AAA-DDDD|DAAADDD|A-AA DDDD|AA-A DDD|AA-DDD-AA|DDDD AAA|AA DDDAA|AADDDAA|AA DDDDD|DD AA DDD|AA DD AA DDDD|"
+    "AAADADD|AAA DDDD|AADDDD|A DDD AA|DDD AAA|AA-DDDDD|DDD-AA-DDD|AAADDD|A DDDD AA"
+).split("|")
+
+
+def plate(rng: Random, _locale: str) -> str:
+    """A number plate in the form of some country."""
+    form = rng.choice(_PLATES)
+    return "".join(
+        rng.choice(string.ascii_uppercase) if c == "A" else rng.choice("0123456789") if c == "D" else c for c in form
+    )
+
+
+def _phone(rng: Random) -> str:
+    form = rng.choice(
+        ["DDD-555-DDDD", "(DDD) 555-DDDD", "+44 7700 DDDDDD", "0DDD DDDDDDD", "+49 DDD DDDDDDD", "DDDDDDDDDD"]
+    )
+    return "".join(rng.choice(string.digits) if c == "D" else c for c in form)
+
+
+def _code(rng: Random) -> str:
+    form = rng.choice(
+        [
+            "AADDDD",
+            "AADDD",
+            "ADD",
+            "DDD",
+            "D",
+            "DD",
+            "DDDDDD",
+            "AAADDDDDD",
+            "DDDD-DDDD",
+            "ADADAD",
+            "#DDDD",
+            "DDA",
+            "D.D",
+        ]
+    )
+    return "".join(
+        rng.choice(string.ascii_uppercase) if c == "A" else rng.choice(string.digits) if c == "D" else c for c in form
+    )
+
+
+NUMBERS: dict[str, Callable[[Random], str]] = {
+    "n": lambda rng: str(rng.choice([rng.randint(1, 12), rng.randint(2, 60), rng.randint(1, 500)])),
+    "phone": _phone,
+    "code": _code,
+}
