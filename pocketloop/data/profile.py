@@ -161,7 +161,7 @@ def _sizes(sizes: Counter[int]) -> dict[str, int]:
     bins = {(str(low) if low == high else f"{low}–{high}"): (low, high) for low, high in _PER_GROUP}
     counts = {name: sum(n for size, n in sizes.items() if low <= size <= high) for name, (low, high) in bins.items()}
     last = _PER_GROUP[-1][1]
-    return {**counts, f"over {last}": sum(n for size, n in sizes.items() if size > last)}
+    return {**counts, f"> {last}": sum(n for size, n in sizes.items() if size > last)}
 
 
 def _described(path: Path) -> tuple[dict[str, list[int]], dict[str, Spread], dict[str, dict[str, float]]]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import date, timedelta
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from pocketloop.contracts.figures import FAINT, INK, new_figure, plain, svg
@@ -61,13 +60,12 @@ def mix_figure(labels: dict[str, dict[str, int]], before: dict[str, int] | None)
         axes.plot([], [], color=_BEFORE, linewidth=2, label="its share in the parent")
     most = axes.get_xlim()[1]
     for place, label in enumerate(shown):
-        count = sum(labels[label].values())
-        beside = max(count, (before or {}).get(label, 0) * (total / max(1, sum((before or {}).values()))))
-        axes.text(beside + most * 0.008, place, f"{count / total:.1%}", va="center", fontsize=8.5, color=FAINT)
+        share = sum(labels[label].values()) / total
+        axes.text(most * 1.07, place, f"{share:.1%}", va="center", ha="right", fontsize=8.5, color=FAINT)
     axes.set_yticks(range(len(shown)), shown)
     axes.invert_yaxis()
-    axes.set_xlim(0, most * 1.06)
-    axes.legend(frameon=False, labelcolor=INK, fontsize=9, ncols=4, loc="lower right")
+    axes.set_xlim(0, most * 1.07)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     plain(axes, grid="x")
     return svg(figure)
 
@@ -75,18 +73,28 @@ def mix_figure(labels: dict[str, dict[str, int]], before: dict[str, int] | None)
 def days_figure(days: dict[str, int]) -> str:
     """Events by the day on which they happened; in bars of several days where they span many."""
     figure, axes = _small()
+    start, width, counts = day_bars(days)
+    first = date.fromisoformat(start)
+    axes.bar(range(len(counts)), counts, color=COLOURS["train"], width=0.86)
+    ticks = sorted({0, len(counts) // 2, len(counts) - 1})
+    axes.set_xticks(ticks, [(first + timedelta(days=at * width)).isoformat() for at in ticks])
+    if len(counts) > 2:
+        axes.get_xticklabels()[0].set_ha("left")
+        axes.get_xticklabels()[-1].set_ha("right")
+    if width > 1:
+        axes.set_xlabel(f"bars of {width} days", color=FAINT, fontsize=9)
+    return svg(figure)
+
+
+def day_bars(days: dict[str, int]) -> tuple[str, int, list[int]]:
+    """The first day, how many days each bar covers (about a hundred bars at most), and the bars' counts."""
     first, last = (date.fromisoformat(day) for day in (min(days), max(days)))
     span = (last - first).days + 1
     width = next((width for width in (1, 7, 30) if span / width <= 100), -(-span // 100))
     counts = [0] * (-(-span // width))
     for day, count in days.items():
         counts[(date.fromisoformat(day) - first).days // width] += count
-    axes.bar(range(len(counts)), counts, color=COLOURS["train"], width=0.86)
-    ticks = sorted({0, len(counts) // 2, len(counts) - 1})
-    axes.set_xticks(ticks, [(first + timedelta(days=at * width)).isoformat() for at in ticks])
-    if width > 1:
-        axes.set_xlabel(f"bars of {width} days", color=FAINT, fontsize=9)
-    return svg(figure)
+    return first.isoformat(), width, counts
 
 
 def groups_figure(per_group: dict[str, int]) -> str:
@@ -103,13 +111,13 @@ def lengths_figure(counts: list[int], before: list[int] | None) -> str:
     figure, axes = _small()
     used = [at for at, count in enumerate(counts) if count or (before and before[at])]
     low, high = (used[0], used[-1] + 1) if used else (0, 1)
-    names = [f"{start:,}" if end == start + 1 else f"{start:,}–" for start, end in pairwise([*EDGES, EDGES[-1] * 2])]
+    names = [f"{start:,}" for start in EDGES]
     axes.bar(range(high - low), _shares(counts)[low:high], color=COLOURS["train"], width=0.9)
     if before:
         axes.stairs(_shares(before)[low:high], [at - 0.5 for at in range(high - low + 1)], color=_BEFORE, linewidth=1.8)
     every = max(1, (high - low) // 7)
     axes.set_xticks(range(0, high - low, every), names[low:high:every])
-    axes.set_xlabel("characters", color=FAINT, fontsize=9)
+    axes.set_xlabel("characters, from", color=FAINT, fontsize=9)
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     return svg(figure)
 
