@@ -49,7 +49,7 @@ class Journal:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
-        self._owner = FileLock(folder / ".lock")
+        self._owner = FileLock(folder / ".lock", thread_local=False)  # another thread may let go of it
         try:
             self._owner.acquire(timeout=0)
         except Timeout:

@@ -23,9 +23,10 @@ from starlette.applications import Starlette
 from pocketloop.contracts.delivery import TelemetryReport
 from pocketloop.contracts.errors import DataError
 from pocketloop.services import inbox
-from pocketloop.services.collector import MAX_BYTES, MAX_REPORTS, create_app
+from pocketloop.services.collector import create_app
 from pocketloop.services.inbox import Inbox
 from pocketloop.services.running import running
+from pocketloop.services.telemetry_posts import MAX_BYTES, MAX_REPORTS
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -213,7 +214,8 @@ def started(folder: Path, port: int, flush_seconds: float = 0.2) -> tuple[subpro
     )
     options = ["--port", str(port), "--folder", str(folder), "--flush-seconds", str(flush_seconds)]
     command = [sys.executable, "-c", program, "collector", "serve", *options]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    environment = {**os.environ, "POCKETLOOP_HOME": str(folder / "home")}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     url = f"http://127.0.0.1:{port}"
     wait_until(lambda: answers(url))
     return process, url
