@@ -24,11 +24,13 @@ def drift(
         report = measure_drift(validated.path, recipe, reference, this.scratch)
         if report.reference is None:
             this.done("no previous release to compare with")
-        else:
-            this.done(f"{report.share:.0%} of the columns drifted from {report.reference[:12]}", share=report.share)
-        if report.drifted and recipe.drift.on_drift == "stop":
+            return Folder.of(this.scratch), report
+        drifted = f"{report.share:.0%} of the columns drifted from {report.reference[:12]}"
+        if report.verdict == "fail":
             raise DataError(
-                f"{report.share:.0%} of the columns drifted (drift.max_share is {recipe.drift.max_share:.0%}): "
-                "look at the drift report, then raise the bound or set drift.on_drift to warn"
+                f"{drifted} (drift.fail is {recipe.drift.fail:.0%}): look at the drift report, then mend the source or "
+                "raise the bound knowingly"
             )
+        remark = f", more than drift.warn ({recipe.drift.warn:.0%}) allows" if report.verdict == "warn" else ""
+        this.done(drifted + remark, share=report.share, verdict=report.verdict)
         return Folder.of(this.scratch), report

@@ -20,11 +20,11 @@ def validate(
 
     with stage("validate") as this:
         report = validate_records(scrubbed.path, recipe, load_catalogue(recipe), this.scratch)
-        held = sum(report.expectations.values())
+        held, count = sum(report.expectations.values()), report.count
         this.done(
-            f"{report.rows} rows, {held} of {len(report.expectations)} expectations hold, "
-            f"{sum(report.dropped.values())} rows left out",
+            f"{count.entered} rows, {held} of {len(report.expectations)} expectations hold, "
+            f"{count.entered - count.kept} rows left out",
             expectations=report.expectations,
-            dropped=report.dropped,
+            left_out=count.left_out,
         )
         return Folder.of(this.scratch), report

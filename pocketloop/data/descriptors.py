@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Message
 from pocketloop.contracts.examples import Example, Task
 from pocketloop.contracts.recipe import Catalogue
@@ -15,9 +17,58 @@ Descriptors = dict[str, Any]
 
 NUMBERS = ("turns", "prompt_characters", "answer_characters", "arguments", "non_ascii", "placeholders")
 NAMES = ("kind", "answer", "locale", "app_version", "rating")
+FLAGS = ("has_answer", "roles_ordered", "garbled", "known_answer")
+"""What rules are about: 0 or 1, but `garbled` counts characters."""
 
+_BATCH = 10_000
 _TAG = re.compile(r"[\w.+-]{1,32}")
 _GARBLED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd]")
+
+
+class DescriptorFile:
+    """Writes rows to a Parquet file in batches: `NAMES` as text, `NUMBERS` and `FLAGS` as 32-bit numbers."""
+
+    def __init__(self, path: Path, flags: Sequence[str] = FLAGS) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        number = {name: pa.float32() if name == "non_ascii" else pa.int32() for name in (*NUMBERS, *flags)}
+        self._schema = pa.schema([*((name, pa.string()) for name in NAMES), *number.items()])
+        self._writer = pq.ParquetWriter(path, self._schema)
+        self._rows: list[Descriptors] = []
+
+    def __enter__(self) -> "DescriptorFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.close()
+
+    def add(self, row: Descriptors) -> None:
+        """Append a row; keys without a column are left out."""
+        self._rows.append(row)
+        if len(self._rows) >= _BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        columns = {name: [row[name] for row in self._rows] for name in self._schema.names}
+        self._writer.write_table(pa.table(columns, schema=self._schema))
+        self._rows = []
+
+
+def read_descriptors(path: Path, columns: Sequence[str] | None = None) -> Any:
+    """The table as a data frame: names as categories, numbers as wide as they were written.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        raise DataError(f"{path}: no descriptors; validate the data first, or delete the release it belongs to")
+    return pq.read_table(path, columns=columns, read_dictionary=list(NAMES)).to_pandas()
 
 
 def describe_event(event: ScrubbedEvent, task: Task, catalogue: Catalogue | None) -> Descriptors:

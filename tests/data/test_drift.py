@@ -12,14 +12,14 @@ from pocketloop.data.drift import drift
 pytestmark = pytest.mark.slow  # importing Evidently takes seconds
 
 
-def recipe(max_share: float = 0.5) -> Recipe:
+def recipe(warn: float = 0.5, fail: float | None = None) -> Recipe:
     return Recipe.model_validate(
         {
             "adapter": "a",
             "task": "chat",
             "base": "tiny",
             "data": {"sources": [{"kind": "events", "skill": "s"}]},
-            "drift": {"max_share": max_share},
+            "drift": {"warn": warn, "fail": fail},
         }
     )
 
@@ -40,13 +40,14 @@ def write(folder: Path, n: int, seed: int, **changes: Any) -> Path:
         "answer": rng.choice(["music", "weather", "timer"], n, p=[0.5, 0.3, 0.2]),
     }
     folder.mkdir()
-    pd.DataFrame(columns | {k: v(rng, n) for k, v in changes.items()}).to_csv(folder / "descriptors.csv", index=False)
+    frame = pd.DataFrame(columns | {k: v(rng, n) for k, v in changes.items()})
+    frame.to_parquet(folder / "descriptors.parquet", index=False)
     return folder
 
 
 def test_the_first_release_has_nothing_to_be_compared_with_and_says_so(tmp_path: Path) -> None:
     report = drift(write(tmp_path / "now", 50, 1), recipe(), None, tmp_path / "out")
-    assert (report.reference, report.rows, report.share, report.drifted) == (None, 50, 0.0, False)
+    assert (report.reference, report.rows, report.share, report.verdict) == (None, 50, 0.0, "none")
     assert (tmp_path / "out" / "drift.json").is_file()
 
 
@@ -54,7 +55,7 @@ def test_the_first_release_has_nothing_to_be_compared_with_and_says_so(tmp_path:
 def test_another_sample_of_the_same_data_does_not_drift(tmp_path: Path, n: int, most: int) -> None:
     before = write(tmp_path / "a1b2c3", n, 1)
     report = drift(write(tmp_path / "now", n, 2), recipe(), before, tmp_path / "out")
-    assert (report.reference, report.drifted) == ("a1b2c3", False)
+    assert (report.reference, report.verdict) == ("a1b2c3", "none")
     assert report.share <= most / 11
     assert len(report.columns) == 11
 
@@ -65,13 +66,14 @@ def test_columns_that_moved_are_named_and_the_share_decides(tmp_path: Path) -> N
         "answer": lambda rng, n: rng.choice(["music", "weather", "joke"], n, p=[0.1, 0.2, 0.7]),
     }
     before, now = write(tmp_path / "a1", 800, 1), write(tmp_path / "now", 800, 2, **moved)
-    report = drift(now, recipe(0.15), before, tmp_path / "out")
+    report = drift(now, recipe(0.15, 0.2), before, tmp_path / "out")
     assert report.share == pytest.approx(2 / 11)
-    assert report.drifted
+    assert report.verdict == "warn"
     assert {name for name, index in report.columns.items() if index > 0.3} == {"turns", "answer"}
     page = (tmp_path / "out" / "drift.html").read_text()
     assert "prompt_characters" in page
-    assert not drift(now, recipe(0.5), before, tmp_path / "again").drifted
+    assert drift(now, recipe(0.5), before, tmp_path / "again").verdict == "none"
+    assert drift(now, recipe(0.1, 0.18), before, tmp_path / "once more").verdict == "fail"
 
 
 def test_a_release_without_descriptors_is_named(tmp_path: Path) -> None:

@@ -58,11 +58,11 @@ GOOD = [event(n) for n in range(1, 31)]
 def test_good_data_passes_unchanged_and_is_described(tmp_path: Path) -> None:
     rows = [IntentRow(input="rain?", output="weather"), IntentRow(input="rain?", output="weather")]
     report = run(tmp_path, GOOD, [example_from_row(row, source="f") for row in rows])
-    assert (report.rows, report.success, report.dropped) == (32, True, {})
-    assert len(report.expectations) == 4 + len(RULES)
+    assert (report.count.entered, report.count.kept, report.success) == (32, 32, True)
+    assert len(report.expectations) >= 5 + len(RULES)
     for name in ("events-000000001-000000500.jsonl", "examples.jsonl"):
         assert sha256_file(tmp_path / "scrubbed" / name) == sha256_file(tmp_path / "out" / name)
-    described = pd.read_csv(tmp_path / "out" / "descriptors.csv", keep_default_na=False)
+    described = pd.read_parquet(tmp_path / "out" / "descriptors.parquet")
     assert list(described["kind"]) == ["event"] * 30 + ["example"] * 2
     assert set(described["answer"]) == {"music", "weather"}
 
@@ -82,7 +82,7 @@ def test_good_data_passes_unchanged_and_is_described(tmp_path: Path) -> None:
 )
 def test_a_row_that_breaks_a_rule_is_left_out_with_its_reason(tmp_path: Path, bad: Any, reason: str) -> None:
     report = run(tmp_path, [*GOOD, bad])
-    assert report.dropped == {reason: 1}
+    assert report.count.left_out == {reason: 1}
     before, left_out = read_jsonl(tmp_path / "out" / "quarantine.jsonl")
     assert before["event_id"] == "e0"
     assert (left_out["reason"], left_out["event_id"]) == (reason, "e99")
@@ -96,7 +96,7 @@ def test_an_example_with_an_unknown_label_is_left_out_but_an_events_answer_is_le
 ) -> None:
     example = example_from_row(IntentRow(input="hi", output="musik"), source="f")
     report = run(tmp_path, [*GOOD, event(50, ("user", "hi"), ("assistant", "musik"))], [example])
-    assert report.dropped == {"answer not in the catalogue": 1}
+    assert report.count.left_out == {"answer not in the catalogue": 1}
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,9 @@ def test_no_descriptor_and_no_output_quotes_anybody(tmp_path: Path, caplog: pyte
     with redirect_stdout(noise), redirect_stderr(noise), caplog.at_level(logging.INFO):
         report = run(tmp_path, [*GOOD, secret])
     assert noise.getvalue() == "" and caplog.text == ""
-    for name in ("descriptors.csv", "validation.md", "quarantine.jsonl"):
+    for name in ("validation.md", "quarantine.jsonl"):
         assert "secret" not in (tmp_path / "out" / name).read_text()
+    assert "secret" not in pd.read_parquet(tmp_path / "out" / "descriptors.parquet").to_csv()
     assert "secret" not in report.model_dump_json()
 
 
