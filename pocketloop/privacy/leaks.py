@@ -20,12 +20,12 @@ class LeakSearch:
     """Searches records of one person for values (type, text) that were found anywhere in that person's records."""
 
     def __init__(self, values: Iterable[tuple[str, str]]) -> None:
-        self._words: dict[str, re.Pattern[str]] = {}
+        self._words: set[str] = set()
         self._numbers: set[str] = set()
         for kind, text in values:
             form = _plain(text)
-            if form and form not in self._words:
-                self._words[form] = _whole(form)
+            if form:
+                self._words.add(form)
             digits = "".join(c for c in form if c.isdigit())
             if kind in _NUMBERS and len(digits) >= _FEWEST_DIGITS:
                 self._numbers.add(digits[-10:] if kind == "PHONE_NUMBER" else digits)
@@ -34,7 +34,7 @@ class LeakSearch:
         """How many of the values stand in a scrubbed event, as JSON has it."""
         texts = [_plain(_PLACEHOLDER.sub("\n", text)) for text in _texts(record)]
         everything = "\n".join(texts)
-        found = sum(1 for form, whole in self._words.items() if form in everything and whole.search(everything))
+        found = sum(1 for form in self._words if form in everything and _whole(form).search(everything))
         if not self._numbers:
             return found
         said = (_DIGITS.findall(_BETWEEN_DIGITS.sub("", text)) for text in texts)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Scrubbed", "ScrubbedEvent", "Scrubber", "Slots", "code_digest", "slots_of"]
 
 _ROUNDS = 5
-_NOT_SCRUBBING = {"audit.py", "block.py", "report.py", "shards.py"}
+_NOT_SCRUBBING = {"audit.py", "block.py", "report.py", "shards.py", "sources.py"}
 """Modules that a cached scrubbed event does not depend on."""
 
 

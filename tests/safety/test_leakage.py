@@ -10,6 +10,7 @@ from pocketloop.contracts.examples import make_example
 from pocketloop.contracts.recipe import ScrubConfig
 from pocketloop.privacy.scrubber import Scrubber
 from pocketloop.privacy.shards import scrub_shards
+from pocketloop.privacy.sources import FolderShards
 from pocketloop.safety.leakage import OPENERS, leak_check, leak_prompts, placeholder_check
 
 KEY = b"k" * 32
@@ -40,8 +41,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     shard = folder / "events-1.jsonl"
     shard.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    report = scrub_shards([shard], folder / "out", Scrubber(ScrubConfig(), KEY), folder / "cache")
-    assert report.records == len(SAID)
+    report = scrub_shards(FolderShards(folder), folder / "out", Scrubber(ScrubConfig(), KEY), folder / "cache")
+    assert report.count.kept == len(SAID)
     return folder / "out/found.jsonl"
 
 
