@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pocketloop.contracts.collecting import CollectorConfig, ComputeConfig
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.home import project_root
+from pocketloop.contracts.labels import Rubric
 from pocketloop.contracts.recipe import BaseConfig, Catalogue, Recipe
 from pocketloop.contracts.rollout import DeliveryConfig, Ladder
 
@@ -50,6 +51,11 @@ def load_catalogue(recipe: Recipe) -> Catalogue | None:
 def load_ladder(name: str) -> Ladder:
     """Load `configs/rollouts/NAME.yaml`, or the file at a path."""
     return load_config(_find(name, "rollouts", "rollout ladder"), Ladder)
+
+
+def load_rubric(name: str) -> Rubric:
+    """Load `configs/rubrics/NAME.yaml`, or the file at a path."""
+    return load_config(_find(name, "rubrics", "rubric"), Rubric)
 
 
 def load_delivery() -> DeliveryConfig:

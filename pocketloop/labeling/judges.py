@@ -28,17 +28,20 @@ RIGHT = Verdict("right")
 class Judge(Protocol):
     """Judges answers of sound form in two passes, so that it may look at all of them before it judges the first.
 
-    What the person said of an answer is never looked at: else agreement with people would mean nothing.
+    What people said of an answer is never looked at, only whether they did: else agreement would mean nothing.
     """
 
     name: str
     rubric: str
     """The question that it answers, by its name."""
-    use: JudgeUse | None
-    """What asking it took, for a judge that is asked over the network."""
 
-    def see(self, candidate: Candidate, place: Place) -> None:
-        """First pass, over all answers."""
+    @property
+    def use(self) -> JudgeUse | None:
+        """What asking it took, for a judge that is asked over the network."""
+        ...
+
+    def see(self, candidate: Candidate, place: Place, rated: bool) -> None:
+        """First pass, over all answers; `rated` when people have spoken on it."""
         ...
 
     def refer(self, example: Example) -> None:

@@ -13,13 +13,20 @@ from pocketloop.contracts.events import Correction, Message
 from pocketloop.contracts.examples import Example, Task, make_example
 from pocketloop.contracts.files import atomic_dir, read_jsonl
 from pocketloop.contracts.labels import HumanVerdict, Says
+from pocketloop.contracts.loading import load_rubric
 from pocketloop.contracts.recipe import Catalogue, LabelConfig, Recipe
 from pocketloop.contracts.reports import LabelReport
+from pocketloop.labeling.answer_cache import AnswerCache
 from pocketloop.labeling.checks import FormChecker
+from pocketloop.labeling.endpoint import Endpoint
 from pocketloop.labeling.extract import Candidate, EventFiles, Found
 from pocketloop.labeling.judges import Judge, Verdict
+from pocketloop.labeling.jury import Jury
+from pocketloop.labeling.llm_judge import LlmJudge
 from pocketloop.labeling.pairs import Thumbs, correction_pair, rated_answer, says_something
-from pocketloop.labeling.people import People, demand
+from pocketloop.labeling.people import Drawn, People, demand
+from pocketloop.labeling.questions import Asker
+from pocketloop.labeling.samples import rank_samples
 from pocketloop.labeling.verifier import Verifier
 from pocketloop.labeling.writing import LabelledFiles
 from pocketloop.tasks.answers import read_calls
@@ -29,13 +36,20 @@ _CHUNK = 2000
 
 
 def label(
-    folder: Path, recipe: Recipe, catalogue: Catalogue | None, out: Path, *, people: Iterable[HumanVerdict] = ()
+    folder: Path,
+    recipe: Recipe,
+    catalogue: Catalogue | None,
+    out: Path,
+    *,
+    people: Iterable[HumanVerdict] = (),
+    cache: Path | None = None,
+    samples: Path | None = None,
 ) -> LabelReport:
     """Turn the events and examples in `folder` into examples, pairs and rated answers to learn from, in `out`.
 
     Files read: `events-*.jsonl` (`ScrubbedEvent`), `examples.jsonl`, `quarantine.jsonl`. Files written:
-    `examples/part-*.jsonl`, `pairs.jsonl`, `rated.jsonl`, and `quarantine.jsonl` with what was left out here and
-    before.
+    `examples/part-*.jsonl`, `pairs.jsonl`, `rated.jsonl`, `for_people.jsonl` (`ForPeople`: what people should look
+    at), and `quarantine.jsonl` with what was left out here and before.
 
     A correction of sound form replaces the answer; a person's "wrong" without one rejects it; a person's "right"
     outweighs the judge's doubt, but not a wrong form. Examples of example files are people's own labels and only have
@@ -43,31 +57,46 @@ def label(
 
     Args:
         people: what raters said, beside the users' own thumbs.
+        cache: folder in which a language model's verdicts are kept; without one they are forgotten.
+        samples: file of `Sampled` answers of the current adapter, for the judge to rank.
 
     Raises:
+        ConfigError: the judge's rubric or key is missing, or its endpoint refuses to be asked.
         LabelQualityError: the judge agrees too little with enough rated answers to be trusted.
         DataError: nothing is left.
     """
-    labelling = _Labelling(folder, recipe, catalogue, list(people))
-    labelling.look()
-    with atomic_dir(out) as into:
-        with LabelledFiles(into) as files:
-            report = labelling.decide(files)
-        if not report.count.kept:
-            counts = ", ".join(f"{count} {reason}" for reason, count in report.count.left_out.items())
-            raise DataError(f"no answer is right enough to learn from: {counts or 'there were none'}")
+    with AnswerCache(cache) as answers:
+        labelling = _Labelling(folder, recipe, catalogue, list(people), answers)
+        labelling.look()
+        with atomic_dir(out) as into:
+            with LabelledFiles(into) as files:
+                report = labelling.decide(files, samples)
+            _demand_something(report)
     return report
 
 
+def _demand_something(report: LabelReport) -> None:
+    if not report.count.kept:
+        counts = ", ".join(f"{count} {reason}" for reason, count in report.count.left_out.items())
+        why = f" ({report.use.why})" if report.use and report.use.why else ""
+        raise DataError(f"no answer is right enough to learn from: {counts or 'there were none'}{why}")
+
+
 class _Labelling:
-    def __init__(self, folder: Path, recipe: Recipe, catalogue: Catalogue | None, verdicts: list[HumanVerdict]) -> None:
+    def __init__(
+        self, folder: Path, recipe: Recipe, catalogue: Catalogue | None, said: list[HumanVerdict], kept: AnswerCache
+    ) -> None:
         self.folder = folder
         self.task: Task = recipe.task
         self.config: LabelConfig = recipe.label
         self.events = EventFiles(folder, recipe.task)
         self.checker = FormChecker(recipe.task, catalogue)
+        self.jury = _jury(recipe, catalogue, kept)
         self.judge: Judge = Verifier(recipe.task)
-        self.people = People(verdicts, self.judge.rubric)
+        if self.jury and recipe.label.judge == "llm":
+            self.judge = LlmJudge(self.jury, self.events, recipe.label.min_rated)
+        self.people = People(said, self.judge.rubric)
+        self.for_people = Drawn(recipe.task, self.judge)
         self.thumbs = Thumbs()
         self.problems: dict[str, str] = {}  # by event id; answers of sound form are not in it
 
@@ -80,7 +109,7 @@ class _Labelling:
             if problem:
                 self.problems[event_id] = problem
             else:
-                self.judge.see(candidate, place)
+                self.judge.see(candidate, place, rated=self.people.of(candidate) is not None)
             said = self.rating(candidate)
             if said and self.config.pairs.thumbs and candidate.correction is None:
                 self.thumbs.see(candidate, place, said)
@@ -90,7 +119,7 @@ class _Labelling:
         self.thumbs.settle()
         self.judge.settle()
 
-    def decide(self, files: "LabelledFiles") -> LabelReport:
+    def decide(self, files: LabelledFiles, samples: Path | None) -> LabelReport:
         """Second pass: keep, correct or leave out; then see whether the judge may be trusted with that."""
         for row in read_jsonl(self.folder / "quarantine.jsonl"):
             files.carry(row)
@@ -106,12 +135,17 @@ class _Labelling:
         demand(agreed, self.judge.name, self.config)
         for pair in self.thumbs.pairs(self.events, self.task):
             files.pair(pair)
+        if self.jury and samples:
+            for pair in rank_samples(samples, self.jury, self.checker):
+                files.pair(pair)
+        for shown in self.for_people.rows():
+            files.ask(shown)
         return LabelReport(
             count=files.count(),
             judge=self.judge.name,
             corrected=files.corrected,
             agreement=agreed,
-            use=self.judge.use,
+            use=self.jury.use() if self.jury else None,
             pairs=dict(sorted(files.pairs.items())),
             rated=dict(sorted(files.rated.items())),
             disagreements=self.people.disagreements,
@@ -134,15 +168,17 @@ class _Labelling:
             for found in chunk:
                 yield found, verdicts.get(found.event_id)
 
-    def decide_one(self, found: Found, verdict: Verdict | None, files: "LabelledFiles") -> None:
+    def decide_one(self, found: Found, verdict: Verdict | None, files: LabelledFiles) -> None:
         candidate, event_id = found.candidate, found.event_id
         if candidate is None:
             files.leave_out("no answer", event_id)
             return
         problem = self.problems.get(event_id)
         verdict = verdict or Verdict("wrong", problem or "")
-        self.people.compare(candidate, verdict)
         said = self.people.of(candidate)
+        differ = self.people.compare(candidate, verdict)
+        if self.people.on(event_id) is None:
+            self.for_people.see(candidate, verdict, said, differ)
         corrected = self.corrected(candidate, files)
         rating = self.rating(candidate)
         if rating and corrected is None and not self.thumbs.has(candidate):
@@ -169,7 +205,7 @@ class _Labelling:
             return None
         return said if says_something(candidate.answer) else None
 
-    def corrected(self, candidate: Candidate, files: "LabelledFiles") -> Message | None:
+    def corrected(self, candidate: Candidate, files: LabelledFiles) -> Message | None:
         """The correction as a turn, if its form is sound; then it also makes a pair with the answer."""
         if candidate.correction is None:
             return None
@@ -191,6 +227,15 @@ class _Labelling:
             group=candidate.group,
             event_ids=[candidate.event_id],
         )
+
+
+def _jury(recipe: Recipe, catalogue: Catalogue | None, answers: AnswerCache) -> Jury | None:
+    """A language model's votes, where the recipe names one for verdicts or for ranking."""
+    config = recipe.label.llm
+    if config is None or (recipe.label.judge != "llm" and recipe.label.pairs.samples == 0):
+        return None
+    rubric = load_rubric(config.rubric)
+    return Jury(Endpoint(config, rubric, answers), Asker(rubric, catalogue))
 
 
 def _as_turn(correction: Correction, task: Task) -> Message:

@@ -1,15 +1,21 @@
 """What people said of answers, and how a judge compares with it."""
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable
 
 from pocketloop.contracts.errors import LabelQualityError
-from pocketloop.contracts.labels import HumanVerdict, Says
+from pocketloop.contracts.examples import Task
+from pocketloop.contracts.files import sha256_text
+from pocketloop.contracts.labels import ForPeople, HumanVerdict, Says
 from pocketloop.contracts.recipe import LabelConfig
 from pocketloop.contracts.reports import Agreed
 from pocketloop.labeling.agreement import Table, agreement
 from pocketloop.labeling.extract import Candidate
-from pocketloop.labeling.judges import Verdict
+from pocketloop.labeling.judges import Judge, Verdict
+
+SHOWN = 25
+"""Answers of each kind that one run shows to people."""
 
 _SOURCES = ("thumbs", "file", "mlflow")
 
@@ -78,6 +84,53 @@ class People:
                     )
                 )
         return found
+
+
+class Drawn:
+    """Picks the answers that people are to look at: those on which judge and user differ, and some drawn at random.
+
+    The latter are shown without the judge's word: only what people say unaware of it tells how far both agree. Which
+    ones is decided by the hash of the event's id, so that a later run shows the same ones again, and few new ones.
+    """
+
+    def __init__(self, task: Task, judge: Judge) -> None:
+        self._task = task
+        self._judge = judge
+        self._heaps: dict[str, list[tuple[int, str, ForPeople]]] = {"disagreement": [], "random": []}
+
+    def see(self, candidate: Candidate, verdict: Verdict, said: Says | None, differ: bool) -> None:
+        """Take an answer into account, with the judge's word and what its user said."""
+        if verdict.verdict == "unsure":
+            return
+        place = int(sha256_text(candidate.event_id)[:15], 16)
+        for why in ("disagreement", "random") if differ else ("random",):
+            heap = self._heaps[why]
+            if len(heap) < SHOWN:
+                heapq.heappush(heap, (-place, candidate.event_id, self._row(candidate, verdict, said, why)))
+            elif -place > heap[0][0]:
+                heapq.heapreplace(heap, (-place, candidate.event_id, self._row(candidate, verdict, said, why)))
+
+    def rows(self) -> list[ForPeople]:
+        """At most `SHOWN` of each kind; one that was drawn as both is shown as drawn at random."""
+        drawn = {event_id for _, event_id, _ in self._heaps["random"]}
+        found = [row for heap in self._heaps.values() for _, _, row in sorted(heap, key=lambda entry: -entry[0])]
+        return [row for row in found if row.why == "random" or row.event_id not in drawn]
+
+    def _row(self, candidate: Candidate, verdict: Verdict, said: Says | None, why: str) -> ForPeople:
+        return ForPeople.model_validate(
+            {
+                "event_id": candidate.event_id,
+                "group": candidate.group,
+                "task": self._task,
+                "rubric": self._judge.rubric,
+                "judge": self._judge.name,
+                "messages": [*candidate.prompt, candidate.answer],
+                "says": verdict.verdict,
+                "reason": verdict.reason,
+                "person": said,
+                "why": why,
+            }
+        )
 
 
 def demand(agreed: list[Agreed], judge: str, config: LabelConfig) -> None:

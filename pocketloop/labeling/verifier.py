@@ -27,7 +27,7 @@ class Verifier:
         self._task = task
         self._consistency = Consistency()
 
-    def see(self, candidate: Candidate, place: Place) -> None:
+    def see(self, candidate: Candidate, place: Place, rated: bool) -> None:
         """Take the answer into account."""
         if self._task != "chat":
             self._consistency.see(_labelled(candidate))

@@ -11,15 +11,16 @@ from pydantic import BaseModel
 from pocketloop.contracts.events import Quarantined
 from pocketloop.contracts.examples import Example, PreferencePair, RatedAnswer
 from pocketloop.contracts.files import canonical_json
+from pocketloop.contracts.labels import ForPeople
 from pocketloop.contracts.reports import StageCount
 
 EXAMPLES_PER_FILE = 10_000
 
 
 class LabelledFiles:
-    """Writes `examples/part-*.jsonl`, `pairs.jsonl`, `rated.jsonl` and `quarantine.jsonl` in a folder of its own.
+    """Writes `examples/part-*.jsonl`, `pairs.jsonl`, `rated.jsonl`, `for_people.jsonl` and `quarantine.jsonl`.
 
-    The folder is to be renamed into place once it is whole.
+    The folder is this object's own, to be renamed into place once it is whole.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -33,7 +34,8 @@ class LabelledFiles:
 
     def __enter__(self) -> "LabelledFiles":
         (self._folder / "examples").mkdir()
-        self._pairs, self._rated, self._quarantine = map(self._file, ("pairs.jsonl", "rated.jsonl", "quarantine.jsonl"))
+        names = ("pairs.jsonl", "rated.jsonl", "for_people.jsonl", "quarantine.jsonl")
+        self._pairs, self._rated, self._for_people, self._quarantine = map(self._file, names)
         self._examples: TextIO | None = None
         return self
 
@@ -73,6 +75,10 @@ class LabelledFiles:
         """Write a rated answer."""
         self.rated["up" if rated.desirable else "down"] += 1
         _write(self._rated, rated)
+
+    def ask(self, row: ForPeople) -> None:
+        """Write an answer that people should look at."""
+        _write(self._for_people, row)
 
     def count(self) -> StageCount:
         """What entered, was kept and was left out so far."""

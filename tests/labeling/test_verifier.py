@@ -29,7 +29,7 @@ def call(name: str, **arguments: Any) -> Message:
 def verify(candidates: list[Candidate], task: Task) -> list[Verdict]:
     judge = Verifier(task)
     for one in candidates:
-        judge.see(one, Place(0, 0))
+        judge.see(one, Place(0, 0), rated=False)
     judge.settle()
     return judge.verdicts(candidates)
 

@@ -1,0 +1,66 @@
+"""A language model as judge of answers."""
+
+from collections.abc import Iterator, Sequence
+
+from pocketloop.contracts.examples import Example
+from pocketloop.contracts.reports import JudgeUse
+from pocketloop.labeling.extract import Candidate, EventFiles, Place
+from pocketloop.labeling.judges import UNSURE, Verdict
+from pocketloop.labeling.jury import Jury
+from pocketloop.labeling.priority import Queue
+
+ENOUGH_RATED = 300
+"""Answers on which people have spoken are asked about for the agreement alone: more hardly narrow its interval."""
+
+
+class LlmJudge:
+    """Judges answers one by one on an endpoint, the most telling ones first (`priority.Queue`).
+
+    What the budget, or a failing endpoint, leaves over is `unsure` with a reason; what was answered is kept, so that
+    the next run goes on from there.
+    """
+
+    name = "llm"
+
+    def __init__(self, jury: Jury, events: EventFiles, min_rated: int) -> None:
+        self.rubric: str = jury.endpoint.rubric.rubric
+        self._jury = jury
+        self._events = events
+        self._queue = Queue(max(min_rated, ENOUGH_RATED))
+        self._rated: set[str] = set()
+        self._verdicts: dict[str, Verdict] = {}
+
+    @property
+    def use(self) -> JudgeUse | None:
+        """What was asked."""
+        return self._jury.use()
+
+    def see(self, candidate: Candidate, place: Place, rated: bool) -> None:
+        """Put the answer in line."""
+        self._queue.add(candidate, place, rated)
+        if rated:
+            self._rated.add(candidate.event_id)
+
+    def refer(self, example: Example) -> None:
+        """Nothing: the rubric holds the examples that the judge is shown."""
+
+    def settle(self) -> None:
+        """Ask about every answer in line.
+
+        Raises:
+            ConfigError: the endpoint refuses to be asked at all.
+        """
+        self._jury.endpoint.run(self._judge, self._in_line())
+
+    def verdicts(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+        """The verdicts that were settled."""
+        return [self._verdicts.get(one.event_id, UNSURE) for one in candidates]
+
+    def _in_line(self) -> Iterator[Candidate]:
+        return (self._events.at(place) for place in self._queue)
+
+    async def _judge(self, candidate: Candidate) -> None:
+        verdict = await self._jury.judge(candidate.prompt, candidate.answer)
+        # Where people have spoken, a judge that cannot say anything has nothing to add.
+        if verdict.verdict != "unsure" or candidate.event_id not in self._rated:
+            self._verdicts[candidate.event_id] = verdict

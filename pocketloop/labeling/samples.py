@@ -1,0 +1,118 @@
+"""Several answers of the current adapter to one prompt, ranked by the judge: preference pairs without people (RLAIF).
+
+Lee et al., "RLAIF vs. RLHF: Scaling Reinforcement Learning from Human Feedback with AI Feedback" (ICML 2024), with
+every comparison made in both orders.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict
+
+from pocketloop.contracts.events import Conversation, Message
+from pocketloop.contracts.examples import PreferencePair, Task
+from pocketloop.contracts.files import read_jsonl
+from pocketloop.labeling.checks import FormChecker
+from pocketloop.labeling.extract import Candidate, EventFiles
+from pocketloop.labeling.jury import Jury
+from pocketloop.labeling.pairs import make_pair
+from pocketloop.labeling.priority import Queue
+from pocketloop.tasks.answers import read_calls, write_answer
+from pocketloop.tasks.tasks import TaskSpec
+
+
+class Sampled(BaseModel):
+    """Different answers of one adapter to one event's prompt."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    event_id: str
+    group: str
+    source: str
+    task: Task
+    prompt: list[Message]
+    answers: list[Message]
+
+
+class Sampler(Protocol):
+    """Draws several answers to each conversation."""
+
+    def __call__(self, conversations: Sequence[Conversation], count: int) -> list[list[str]]:
+        """`count` texts for each conversation, not necessarily different."""
+        ...
+
+
+def prompts_to_sample(events: EventFiles, limit: int) -> list[Candidate]:
+    """The events on whose prompts answers are worth comparing: edge cases first, as for the judge."""
+    queue = Queue(enough=limit)
+    for place, _, candidate in events:
+        if candidate is not None and candidate.correction is None:
+            queue.add(candidate, place, rated=False)
+    return [events.at(place) for place, _ in zip(queue, range(limit), strict=False)]
+
+
+def sample_answers(
+    candidates: list[Candidate], task: TaskSpec, name: Task, sampler: Sampler, count: int
+) -> list[Sampled]:
+    """Let the adapter answer each prompt `count` times; only prompts with at least two different answers are kept."""
+    drawn = sampler([task.conversation(candidate.prompt) for candidate in candidates], count)
+    rows = []
+    for candidate, texts in zip(candidates, drawn, strict=True):
+        answers = {write_answer(turn): turn for turn in map(_as_answer(name), texts)}
+        answers.pop("", None)
+        if len(answers) >= 2:
+            rows.append(
+                Sampled(
+                    event_id=candidate.event_id,
+                    group=candidate.group,
+                    source=candidate.source,
+                    task=name,
+                    prompt=candidate.prompt,
+                    answers=list(answers.values()),
+                )
+            )
+    return rows
+
+
+def rank_samples(file: Path, jury: Jury, checker: FormChecker) -> Iterator[PreferencePair]:
+    """The best before the worst answer to each prompt of `file` (`Sampled`), where the judge can tell.
+
+    An answer of unsound form is never chosen, and is the worst without being asked about.
+    """
+    found: dict[str, tuple[int, int]] = {}
+
+    async def rank(sampled: Sampled) -> None:
+        sound = [at for at, one in enumerate(sampled.answers) if checker.problem(sampled.prompt, one) is None]
+        unsound = [at for at in range(len(sampled.answers)) if at not in sound]
+        if len(sound) == 1 and unsound:
+            found[sampled.event_id] = (sound[0], unsound[0])
+        elif len(sound) >= 2:
+            ends = await jury.best_and_worst(sampled.prompt, [sampled.answers[at] for at in sound])
+            if ends:
+                found[sampled.event_id] = (sound[ends[0]], unsound[0] if unsound else sound[ends[1]])
+
+    jury.endpoint.run(rank, map(Sampled.model_validate, read_jsonl(file)))
+    for sampled in map(Sampled.model_validate, read_jsonl(file)):
+        if sampled.event_id in found:
+            best, worst = found[sampled.event_id]
+            yield make_pair(
+                sampled.prompt,
+                sampled.answers[best],
+                sampled.answers[worst],
+                task=sampled.task,
+                source=sampled.source,
+                group=sampled.group,
+                event_ids=[sampled.event_id],
+                reason="judge",
+            )
+
+
+def _as_answer(task: Task) -> Callable[[str], Message]:
+    def turn(text: str) -> Message:
+        if task == "intent":
+            return Message(role="assistant", content=text.strip())
+        words, calls = read_calls(text) or (text.strip(), [])
+        return Message(role="assistant", content="" if calls and task == "function_call" else words, tool_calls=calls)
+
+    return turn
