@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pocketloop.cli.console import AsJson, emit, say, table
+from pocketloop.cli.inspecting import diff, inspect_release
 from pocketloop.contracts.home import Home
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def add_to(app: typer.Typer) -> None:
     """Add the group."""
     group = typer.Typer(help="Import, inspect, forget and generate data.", no_args_is_help=True)
     group.command("import", epilog="Example: pocketloop data import phones/2026-11-20.jsonl.gz")(import_data)
-    group.command("inspect", epilog="Example: pocketloop data inspect --json")(inspect)
+    group.command("inspect", epilog="Example, the newest release: pocketloop data inspect functions")(inspect)
+    group.command("diff", epilog="Example: pocketloop data diff functions~1 functions")(diff)
     group.command("demo", epilog="Example, 100 more events: pocketloop data demo --add 100")(demo)
     group.command("forget", epilog="Example: pocketloop data forget 3f0c9a2e-phone --dry-run")(forget)
     group.command("expire", epilog="Example, what would go: pocketloop data expire --days 90 --dry-run")(expire)
@@ -60,9 +62,18 @@ def import_data(
         emit(reports)
 
 
-def inspect(as_json: AsJson = False) -> None:
-    """Show what the event log holds, and every quarantined line with its place and reason."""
+def inspect(
+    release: Annotated[
+        str | None, typer.Argument(help="A release: ADAPTER (its newest), ADAPTER~1 (the one before), or a digest.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a dataset release; without one, the event log and every quarantined line with its place and reason."""
     from pocketloop.data.event_log import inspect_log
+
+    if release:
+        inspect_release(release, as_json)
+        return
 
     summary = inspect_log(Home().events)
     if as_json:
@@ -71,6 +82,7 @@ def inspect(as_json: AsJson = False) -> None:
     say(f"[bold]{summary.events}[/bold] events of {summary.devices} devices in {Home().events}")
     if summary.events:
         say(f"  from {summary.first_ts} to {summary.last_ts}")
+    say(f"  {summary.pulled} parts of the landing zone taken in; {summary.forgotten} devices forgotten")
     for name in ("by_skill", "by_consent", "by_policy", "quarantined"):
         for key, count in getattr(summary, name).items():
             say(f"  {name.removeprefix('by_'):8} {key:24} {count:7}")
@@ -167,6 +179,7 @@ def _tell_forgotten(report: "ForgetReport") -> None:
     places = [
         (report.raw.events, "events of the log"),
         (report.raw.received, "events in the landing zone"),
+        (report.raw.journal, "events in the collector's journal"),
         (report.raw.quarantined, "quarantined lines"),
         (report.raw.demo, "events of the demo fleet's files"),
         (report.scrub_cache, "entries of the scrubber's cache"),
@@ -184,6 +197,8 @@ def _tell_forgotten(report: "ForgetReport") -> None:
         table("Versions that learned from them", ["version", "state", "release"], rows)
     for adapter in sorted({found.adapter for found in report.releases}):
         say(f"next: pocketloop retrain {adapter}   (leaves the device out)")
+    if report.raw.waiting:
+        say(f"{report.raw.waiting} events wait in the journal of a running collector, which drops them")
     if report.running:
         say("[yellow]a pipeline is running and may hold its records: run this again when it has ended[/yellow]")
     if not report.dry_run:

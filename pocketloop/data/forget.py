@@ -7,11 +7,12 @@ records and are named by their content. They are listed, and are not trained on 
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict
 
 from pocketloop.contracts.files import atomic_file, canonical_json
@@ -65,6 +66,10 @@ class Erased(BaseModel):
     events: int
     quarantined: int
     received: int
+    journal: int
+    """Events that a stopped collector had not brought into the landing zone."""
+    waiting: int
+    """Events in the journal of a running collector: it drops them instead of bringing them into the landing zone."""
     demo: int
 
 
@@ -120,33 +125,63 @@ def erase_raw(home: Home, received: Received, traces: Traces, dry_run: bool = Fa
         DataError: the landing zone cannot be written, or another process holds old pages of the log: run it again.
     """
     arrived = received.remove_device(traces.device_id) if not dry_run else _count_received(received, traces)
-    demo = sum(_rewrite(path, traces, dry_run) for path in sorted((home.root / "demo").glob("*.jsonl")))
-    if not (home.events / "log.sqlite").is_file():
-        return Erased(events=0, quarantined=0, received=arrived, demo=demo)
-    with open_log(home.events) as connection:
-        refused = quarantine.remove_device(connection, home.events, traces.device_id, dry_run)
-        device = (traces.device_id,)
-        (events,) = connection.execute("SELECT count(*) FROM events WHERE device_id = ?", device).fetchone()
+    journal, waiting = _erase_journal(home.root / "collector" / "journal", traces, dry_run)
+    demo = 0
+    for path in sorted((home.root / "demo").glob("*.jsonl")):
+        demo += _rewrite(path, lambda line: _is_of(line, traces.device_id), dry_run)
+    events, refused = _erase_log(home.events, traces.device_id, dry_run)
+    return Erased(events=events, quarantined=refused, received=arrived, journal=journal, waiting=waiting, demo=demo)
+
+
+def _erase_log(log: Path, device_id: str, dry_run: bool) -> tuple[int, int]:
+    """Erase events and refused lines; how many of each."""
+    if not (log / "log.sqlite").is_file():
+        return 0, 0
+    with open_log(log) as connection:
+        refused = quarantine.remove_device(connection, log, device_id, dry_run)
+        (events,) = connection.execute("SELECT count(*) FROM events WHERE device_id = ?", (device_id,)).fetchone()
         if not dry_run:
             with transaction(connection):
-                connection.execute("DELETE FROM events WHERE device_id = ?", device)
+                connection.execute("DELETE FROM events WHERE device_id = ?", (device_id,))
             if events or refused:
                 connection.execute("VACUUM")
             forget_pages(connection)
-    return Erased(events=events, quarantined=refused, received=arrived, demo=demo)
+    return int(events), refused
+
+
+def _erase_journal(folder: Path, traces: Traces, dry_run: bool) -> tuple[int, int]:
+    """Erase what waits for the landing zone, unless a collector runs and will; how many lines in each case.
+
+    A line of the journal begins with the digest of its device.
+    """
+    if not folder.is_dir():
+        return 0, 0
+    owner = FileLock(folder / ".lock")
+    try:
+        owner.acquire(timeout=0)
+    except Timeout:
+        dry_run = True
+    segments = sorted(folder.glob("*.jsonl"))
+    count = sum(_rewrite(path, lambda line: line.startswith(traces.digest.encode()), dry_run) for path in segments)
+    if not owner.is_locked:
+        return 0, count
+    owner.release()
+    return count, 0
 
 
 def _count_received(received: Received, traces: Traces) -> int:
     return sum(_is_of(line, traces.device_id) for part in received.parts() for line in received.read(part))
 
 
-def _rewrite(path: Path, traces: Traces, dry_run: bool) -> int:
-    """Write a file of raw events anew without the device's."""
+def _rewrite(path: Path, unwanted: Callable[[bytes], bool], dry_run: bool) -> int:
+    """Write a file anew without some of its lines; how many."""
     with open(path, "rb") as lines:
-        count = sum(_is_of(line, traces.device_id) for line in lines)
+        count = sum(unwanted(line) for line in lines)
     if count and not dry_run:
+        mode = path.stat().st_mode
         with atomic_file(path) as temporary, open(temporary, "wb") as out, open(path, "rb") as lines:
-            out.writelines(line for line in lines if not _is_of(line, traces.device_id))
+            out.writelines(line for line in lines if not unwanted(line))
+        path.chmod(mode)
     return count
 
 

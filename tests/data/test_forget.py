@@ -1,5 +1,7 @@
 import gzip
 import json
+import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,10 @@ from hypothesis import strategies as st
 from pocketloop.contracts.home import Home
 from pocketloop.data.event_log import inspect_log, open_log
 from pocketloop.data.forget import Traces, bury, erase_raw, touched_releases, traces_of, withdrawn
+from pocketloop.data.parsing import parse_event
 from pocketloop.data.pull import pull
-from pocketloop.data.received import Received
+from pocketloop.data.received import Received, device_digest
+from pocketloop.services.event_inbox import Arrival, EventInbox
 
 WORDS = ("Kowalski",)
 
@@ -35,6 +39,11 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path / "home")
 
 
+def counts(**found: int) -> dict[str, int]:
+    """What was erased where; nothing anywhere else."""
+    return {"events": 0, "quarantined": 0, "received": 0, "journal": 0, "waiting": 0, "demo": 0} | found
+
+
 def secret(number: int, device: str) -> dict:
     """An event whose words are nobody else's."""
     said = f"{device} said Zanzibar"
@@ -48,7 +57,7 @@ def test_not_one_byte_of_a_device_stays_where_raw_events_lie(place: Place) -> No
     pull(place.received, place.log, NOW)
     (home.root / "demo").mkdir()
     (home.root / "demo" / "events-1-20261120-9.jsonl").write_bytes(lines(*(secret(n, f"d{n % 3}") for n in range(9))))
-    assert place.forget("d1") == {"events": 133, "quarantined": 1, "received": 66, "demo": 3}
+    assert place.forget("d1") == counts(events=133, quarantined=1, received=66, demo=3)
     assert holding(home.root, "d1 said", '"d1"', "d1-e1") == []
     assert len(holding(home.root, "d2 said Zanzibar")) == 3, "the others' events are still in all three places"
     assert inspect_log(place.log).events == 267
@@ -76,7 +85,31 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(place: Place) -> None:
     told = erase_raw(place.home, place.received, traces, dry_run=True)
     assert holding(place.home.root, "Zanzibar")
     assert place.received.tombstones() == set()
-    assert told.model_dump() == place.forget("d1") == {"events": 1, "quarantined": 1, "received": 1, "demo": 0}
+    assert told.model_dump() == place.forget("d1") == counts(events=1, quarantined=1, received=1)
+
+
+def test_what_a_stopped_collector_had_not_delivered_goes_and_a_running_one_drops_it_itself(
+    place: Place, tmp_path: Path
+) -> None:
+    def arrival(number: int, device: str) -> Arrival:
+        return Arrival.of(parse_event(json.dumps(secret(number, device)).encode(), NOW), device_digest(device))
+
+    running = EventInbox(place.home.root / "collector", place.received, 1000, timedelta(days=1))
+    running.add([[arrival(1, "d1"), arrival(2, "d2")]], NOW)
+    stopped = Place(tmp_path / "stopped")
+    shutil.copytree(place.home.root / "collector", stopped.home.root / "collector")
+
+    assert place.forget("d1") == counts(waiting=1)
+    running.close()
+    (part,) = place.received.parts()
+    assert [json.loads(line)["device_id"] for line in place.received.read(part)] == ["d2"]
+
+    assert stopped.forget("d1") == counts(journal=1)
+    for root in (place.home.root, stopped.home.root):
+        assert holding(root, "d1 said") == []
+    started = EventInbox(stopped.home.root / "collector", stopped.received, 1000, timedelta(days=1))
+    assert started.waiting == 1
+    started.close()
 
 
 @pytest.mark.parametrize("at", ["bury", "received", "quarantine", "log"])
@@ -134,7 +167,7 @@ def test_an_id_written_with_escapes_is_found(place: Place) -> None:
     assert b"\\u" in raw
     put(place.log, raw)
     put(place.log, raw.replace(b'"messages"', b'"massages"'))
-    assert place.forget("dévice-ü") == {"events": 1, "quarantined": 1, "received": 0, "demo": 0}
+    assert place.forget("dévice-ü") == counts(events=1, quarantined=1)
     assert holding(place.home.root, "Zanzibar") == []
 
 
