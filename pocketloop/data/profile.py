@@ -4,16 +4,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.examples import Task
 from pocketloop.contracts.files import read_jsonl
-from pocketloop.data.descriptors import NAMES, NUMBERS
+from pocketloop.data.descriptors import NAMES, NUMBERS, read_descriptors
+from pocketloop.data.select.keys import label
 
 EDGES = (0, 1, 10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1280, 2560, 5120, 10240, 20480)
 """Bins of lengths, in characters: from one edge up to the next, the last one open. Fixed, so that releases compare."""
@@ -42,7 +41,7 @@ class Profile(BaseModel):
     days: dict[str, int] = Field(default_factory=dict)
     """Validated events by the UTC day on which they happened."""
     labels: dict[str, dict[str, int]] = Field(default_factory=dict)
-    """Examples by answer (label, function, or `call` and `text` in a chat), then by split."""
+    """Examples by answer (label, functions called, or `text`), then by split."""
     sources: dict[str, int] = Field(default_factory=dict)
     """Examples by source."""
     per_group: dict[str, int] = Field(default_factory=dict)
@@ -84,7 +83,7 @@ def members(splits: Path, task: Task) -> Iterator[Member]:
     for kind, folder in (("example", splits), ("pair", splits / "pairs"), ("rated", splits / "rated")):
         for path in sorted(folder.glob("*.jsonl")):
             for row in read_jsonl(path):
-                answer = _answer(task, row["messages"][-1]) if kind == "example" else ""
+                answer = label(task, row["messages"][-1]) if kind == "example" else ""
                 yield Member(kind, row[f"{kind}_id"], path.stem, row["source"], row["group"], row["event_ids"], answer)
 
 
@@ -105,8 +104,8 @@ class Tally:
         """Count one record."""
         self._counts[member.kind, member.split] += 1
         if member.kind == "example":
-            label = member.answer if member.answer in self._known else OTHER
-            self._labels.setdefault(label, Counter())[member.split] += 1
+            answer = member.answer if member.answer in self._known else OTHER
+            self._labels.setdefault(answer, Counter())[member.split] += 1
             self._sources[member.source] += 1
             self._groups[member.split] += member.group not in self._per_group
             self._per_group[member.group] += 1
@@ -128,23 +127,16 @@ class Tally:
     def profile(self, validated: Path) -> Profile:
         """The counts, with what the descriptors and the events in `validated` tell beside them."""
         lengths, numbers, names = _described(validated / "descriptors.parquet")
-        labels = sorted(self._labels, key=lambda label: (-self._labels[label].total(), label))
+        answers = sorted(self._labels, key=lambda answer: (-self._labels[answer].total(), answer))
         return Profile(
             days=_days(validated),
-            labels={label: dict(sorted(self._labels[label].items())) for label in labels},
+            labels={answer: dict(sorted(self._labels[answer].items())) for answer in answers},
             sources=dict(sorted(self._sources.items())),
             per_group=_sizes(Counter(self._per_group.values())),
             lengths=lengths,
             numbers=numbers,
             names=names,
         )
-
-
-def _answer(task: Task, answer: dict[str, Any]) -> str:
-    calls = answer.get("tool_calls") or []
-    if task == "chat":
-        return "call" if calls else "text"
-    return str(answer["content"]).strip() if task == "intent" else str(calls[0]["name"]) if calls else ""
 
 
 def _days(validated: Path) -> dict[str, int]:
@@ -167,28 +159,21 @@ def _sizes(sizes: Counter[int]) -> dict[str, int]:
 def _described(path: Path) -> tuple[dict[str, list[int]], dict[str, Spread], dict[str, dict[str, float]]]:
     """Lengths, numbers and names of the validated records, one column in memory at a time."""
     import numpy as np
-    import pyarrow.parquet as pq
 
-    if not path.is_file():
-        raise DataError(f"{path}: no descriptors; validate the data first")
-    columns = set(pq.read_schema(path).names)
     lengths: dict[str, list[int]] = {}
     numbers: dict[str, Spread] = {}
     names: dict[str, dict[str, float]] = {}
-    for name in sorted(columns & set(NUMBERS)):
-        values = pq.read_table(path, columns=[name])[name].to_numpy().astype("float64")
+    for name in NUMBERS:
+        values = read_descriptors(path, [name])[name].to_numpy("float64")
         if not len(values):
             continue
         low, median, high = (round(float(found), 4) for found in np.quantile(values, (0.05, 0.5, 0.95)))
         numbers[name] = Spread(mean=round(float(values.mean()), 4), low=low, median=median, high=high)
         if name.endswith("_characters"):
-            edges = [*EDGES, float("inf")]
-            lengths[name.removesuffix("_characters")] = [
-                int(((values >= start) & (values < end)).sum()) for start, end in pairwise(edges)
-            ]
-    for name in sorted(columns & set(NAMES)):
-        table = pq.read_table(path, columns=[name])
-        counted = {str(row["values"]): row["counts"] for row in table[name].value_counts().to_pylist()}
-        most = sorted(counted, key=lambda value: (-counted[value], value))[:_MOST_NAMES]
-        names[name] = {value: round(counted[value] / max(1, table.num_rows), 4) for value in most}
+            counts, _ = np.histogram(values, [*EDGES, np.inf])
+            lengths[name.removesuffix("_characters")] = counts.tolist()
+    for name in NAMES:
+        shares = read_descriptors(path, [name])[name].astype(str).value_counts(normalize=True)
+        most = sorted(shares.items(), key=lambda item: (-item[1], item[0]))[:_MOST_NAMES]
+        names[name] = {value: round(float(share), 4) for value, share in most}
     return lengths, numbers, names

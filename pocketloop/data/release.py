@@ -16,6 +16,7 @@ No file holds the time of its making: the same records give the same release. Re
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -42,7 +43,8 @@ from pocketloop.data.profile import Profile, Tally, members
 from pocketloop.data.split import SPLITS, split_release
 
 RECORD = "release.json"
-_CHAT_ANSWERS = frozenset({"call", "text"})
+_FUNCTIONS = re.compile(r"[\w.+-]{1,128}")
+"""What functions called in a chat are called: no catalogue says which there are, and a phone could post anything."""
 
 
 def write_release(
@@ -72,8 +74,7 @@ def write_release(
         digest = _digest(folder, recipe.adapter)
         target = home.releases / digest
         if not target.is_dir():
-            known = _CHAT_ANSWERS if recipe.task == "chat" else frozenset(select.by_label)
-            tally = _write_files(folder, recipe, known, validated, scrubbed)
+            tally = _write_files(folder, recipe, select, validated, scrubbed)
             release = _record(
                 digest=digest,
                 inputs=inputs,
@@ -186,9 +187,9 @@ def _digest(folder: Path, adapter: str) -> str:
     return sha256_text(f"{adapter} {sha256_tree(folder / 'splits')}")
 
 
-def _write_files(folder: Path, recipe: Recipe, known: frozenset[str], validated: Path, scrubbed: Path) -> Tally:
+def _write_files(folder: Path, recipe: Recipe, select: SelectReport, validated: Path, scrubbed: Path) -> Tally:
     """Write everything beside the splits and the quarantine but the card and the record; returns what was counted."""
-    tally = Tally(known)
+    tally = Tally(frozenset(name for name in select.by_label if recipe.task != "chat" or _FUNCTIONS.fullmatch(name)))
 
     def lines() -> Iterator[dict[str, Any]]:
         for member in members(folder / "splits", recipe.task):
