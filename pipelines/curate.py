@@ -11,7 +11,7 @@ from steps.drift import drift
 from steps.label import label
 from steps.release import previous_release, release
 from steps.scrub import scrub
-from steps.select import select
+from steps.select import evaluation_prompts, select
 from steps.validate import validate
 
 
@@ -29,7 +29,8 @@ def curate_data(recipe: Recipe) -> Any:
     previous = previous_release(recipe.view(), validated)
     _, drift_report = drift(recipe.view("drift"), validated, previous)
     labelled, label_report = label(recipe.view("label"), validated)
-    selected, select_report = select(recipe.view("select", "evaluation"), labelled, previous)
+    prompts = evaluation_prompts(recipe.view("evaluation"))
+    selected, select_report = select(recipe.view("select", "evaluation"), labelled, prompts, previous)
     dataset, fingerprints, made, _ = release(
         recipe.view("data"),
         scrubbed,
