@@ -13,12 +13,12 @@ they take with one SQLite transaction for ids and events, and most of what is le
 import hashlib
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Lock
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.data.parsing import ParsedEvent
@@ -26,9 +26,12 @@ from pocketloop.data.received import Received, device_digest
 from pocketloop.services.journal import Journal, Segment
 
 Outcome = Literal["accepted", "duplicate", "conflict"]
+Item = TypeVar("Item")
 
 _SEGMENT_BYTES = 32 << 20
 """A segment, and so a part, is closed at this size."""
+_ROWS = 300
+"""Rows of the index in one statement."""
 _DIGEST = 64
 """Each line of the journal begins with the digest of its device, so that flushing need not parse it."""
 
@@ -108,9 +111,10 @@ class EventInbox:
             OSError: the disk is full, or failing; nothing of these posts was kept.
         """
         with self._lock:
+            stored = self._index.get({one.key for post in posts for one in post if one.key not in self._waiting})
             fresh: dict[bytes, bytes] = {}
             lines: list[bytes] = []
-            outcomes = [[self._take(arrival, fresh, lines) for arrival in post] for post in posts]
+            outcomes = [[self._take(arrival, stored, fresh, lines) for arrival in post] for post in posts]
             if lines:
                 self._append(b"".join(lines), now)
                 self._waiting |= fresh
@@ -158,8 +162,10 @@ class EventInbox:
             self._index.close()
             self._journal.release()
 
-    def _take(self, arrival: Arrival, fresh: dict[bytes, bytes], lines: list[bytes]) -> Outcome:
-        known = fresh.get(arrival.key) or self._waiting.get(arrival.key) or self._index.get(arrival.key)
+    def _take(
+        self, arrival: Arrival, stored: dict[bytes, bytes], fresh: dict[bytes, bytes], lines: list[bytes]
+    ) -> Outcome:
+        known = fresh.get(arrival.key) or self._waiting.get(arrival.key) or stored.get(arrival.key)
         if known is not None:
             return "duplicate" if known == arrival.content else "conflict"
         fresh[arrival.key] = arrival.content
@@ -217,7 +223,10 @@ class EventInbox:
 
 
 class _Index:
-    """Ids and contents of events that are in the store: read while a post waits, written while parts are."""
+    """Ids and contents of events that are in the store: read while a post waits, written while parts are.
+
+    Many rows go into one statement: each statement lets other threads run, and must wait for its turn afterwards.
+    """
 
     def __init__(self, path: Path) -> None:
         try:
@@ -232,21 +241,28 @@ class _Index:
             raise DataError(f"{path}: not an index of event ids ({error}); move it away to start a new one") from None
         self._pruned = 0
 
-    def get(self, key: bytes) -> bytes | None:
+    def get(self, keys: Collection[bytes]) -> dict[bytes, bytes]:
+        """The contents of those ids that are known."""
+        found: dict[bytes, bytes] = {}
         try:
-            row = self._reader.execute("SELECT content FROM known WHERE key = ?", (key,)).fetchone()
+            for some in _chunks(list(keys)):
+                marks = ",".join("?" * len(some))
+                query = f"SELECT key, content FROM known WHERE key IN ({marks})"  # noqa: S608 - question marks only
+                found.update(self._reader.execute(query, some))
         except sqlite3.Error as error:
             raise OSError(f"the index of event ids cannot be read: {error}") from error
-        return row[0] if row else None
+        return found
 
     def add(self, rows: Sequence[tuple[bytes, bytes]], came: datetime, remember: timedelta) -> None:
         """Add ids that came on one day; once a day those that are older than `remember` are dropped."""
         day = came.date().toordinal()
         try:
             with self._writer:
-                self._writer.executemany(
-                    "INSERT OR IGNORE INTO known VALUES (?, ?, ?)", ((key, content, day) for key, content in rows)
-                )
+                for some in _chunks(rows):
+                    marks = ",".join(["(?,?,?)"] * len(some))
+                    values = [value for key, content in some for value in (key, content, day)]
+                    statement = f"INSERT OR IGNORE INTO known VALUES {marks}"  # noqa: S608 - question marks only
+                    self._writer.execute(statement, values)
                 if day > self._pruned:
                     self._writer.execute("DELETE FROM known WHERE day < ?", (day - remember.days,))
                     self._pruned = day
@@ -256,6 +272,10 @@ class _Index:
     def close(self) -> None:
         self._reader.close()
         self._writer.close()
+
+
+def _chunks(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    return (items[at : at + _ROWS] for at in range(0, len(items), _ROWS))
 
 
 def _key(event_id: str) -> bytes:
