@@ -8,8 +8,7 @@ Slots = dict[str, dict[str, str]]
 """Function name → argument name → type of personal data; the function `*` speaks for all."""
 
 SPEAKING_NAMES = {
-    "PERSON": "contact contact_name recipient recipient_name person person_name full_name first_name last_name surname "
-    "sender attendee attendees invitee invitees participant participants guest_name patient_name",
+    "PERSON": "full_name first_name last_name surname director directors actor actors actress starring cast author",
     "PHONE_NUMBER": "phone phone_number mobile mobile_number telephone tel fax",
     "EMAIL_ADDRESS": "email e_mail email_address recipient_email",
     "ADDRESS": "street street_address home_address postal_address mailing_address",
@@ -23,7 +22,13 @@ SPEAKING_NAMES = {
     "IP_ADDRESS": "ip ip_address mac_address",
     "USERNAME": "username user_name handle",
 }
+
 _SPEAKING = {name: kind for kind, names in SPEAKING_NAMES.items() for name in names.split()}
+_ROLES = """guest patient therapist doctor dentist physician stylist customer client owner driver passenger tenant
+    landlord agent employee manager colleague caller friend teacher lawyer""".split()
+_ADDRESSED = "contact recipient person sender attendee invitee participant".split()
+_A_ROLE = re.compile(rf"(?:{'|'.join(_ROLES + _ADDRESSED)})_names?|(?:{'|'.join(_ADDRESSED)})s?")
+"""Arguments named after somebody's part: `therapist_name`, `invitees`."""
 
 
 def slot_type(slots: Slots, function: str, argument: str) -> str | None:
@@ -31,7 +36,8 @@ def slot_type(slots: Slots, function: str, argument: str) -> str | None:
     for declared in (slots.get(function, {}), slots.get("*", {})):
         if argument in declared:
             return declared[argument]
-    return _SPEAKING.get(re.sub(r"(?<=[a-z])(?=[A-Z])|[\s-]", "_", argument).lower())
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])|[\s-]", "_", argument).lower()
+    return "PERSON" if _A_ROLE.fullmatch(name) else _SPEAKING.get(name)
 
 
 def slots_of(catalogue: Catalogue | None) -> Slots:
