@@ -5,7 +5,7 @@ containment of documents", 1997). With b bands of r rows a pair is proposed with
 """
 
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,11 @@ BANDS = 16
 """With 8 rows a band, a pair of similarity 0.9 is proposed with probability 0.9998, one of 0.5 with 0.06."""
 
 _SEED = 20
-_NEIGHBOURS = 200
+_NEIGHBOURS = 64
 """Most neighbours that one document is compared with in one band: keeps the work in proportion to the documents."""
 _SLACK = 0.12
 """How far below the bound 128 permutations may estimate a pair that meets it: over four standard deviations."""
-_CHUNK = 200_000
+_CHUNK = 20_000
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 Numbers: TypeAlias = npt.NDArray[np.uint64]
@@ -64,12 +64,14 @@ def redundant(
         bound: Jaccard similarity from which two documents are one.
     """
     pairs = _proposed(candidates, position, band, signed, bound)
-    texts = documents(np.unique(pairs))
+    texts = documents(_distinct(pairs.ravel()))
     dropped: set[int] = set()
-    earlier_of = _Jaccard(texts)
-    for later, earlier in pairs[np.lexsort((position[pairs[:, 1]], position[pairs[:, 0]]))].tolist():
-        if later not in dropped and earlier not in dropped and earlier_of(earlier, later) >= bound:
-            dropped.add(later)
+    similarity = _Jaccard(texts)
+    order = np.lexsort((position[pairs[:, 1]], position[pairs[:, 0]]))
+    for start in range(0, len(order), _CHUNK):
+        for later, earlier in pairs[order[start : start + _CHUNK]].tolist():
+            if later not in dropped and earlier not in dropped and similarity(earlier, later) >= bound:
+                dropped.add(later)
     return np.array(sorted(dropped), dtype=np.int64)
 
 
@@ -81,19 +83,22 @@ def _proposed(
     bound: float,
 ) -> npt.NDArray[np.int64]:
     """Pairs (later row, earlier row) that share a band and whose signatures agree well enough, each once."""
-    found = [np.empty((0, 2), dtype=np.int64)]
+    total = np.uint64(len(position))
+    found = np.empty(0, dtype=np.uint64)
     following = band(0)[candidates]
     for number in range(BANDS):
         here, following = following, band((number + 1) % BANDS)[candidates]
         # In a crowded band those that share the next one as well are compared first.
         order = np.lexsort((position[candidates], following, here))
+        fresh = [found]
         for left, right in _neighbours(here[order]):
             a, b = candidates[order[left]], candidates[order[right]]
-            agree = (signed[a] == signed[b]).mean(axis=1) >= bound - _SLACK
+            agree = np.count_nonzero(signed[a] == signed[b], axis=1) >= (bound - _SLACK) * PERMUTATIONS
             a, b = a[agree], b[agree]
-            first = position[a] < position[b]
-            found.append(np.stack([np.where(first, b, a), np.where(first, a, b)], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+            later = np.where(position[a] > position[b], a, b).astype(np.uint64)
+            fresh.append(later * total + ((a + b).astype(np.uint64) - later))
+        found = _distinct(np.concatenate(fresh))
+    return np.stack([found // total, found % total], axis=1).astype(np.int64)
 
 
 def _neighbours(values: Numbers) -> Iterator[tuple[Rows, Rows]]:
@@ -107,6 +112,12 @@ def _neighbours(values: Numbers) -> Iterator[tuple[Rows, Rows]]:
         for start in range(0, len(left), _CHUNK):
             part = left[start : start + _CHUNK]
             yield part, part + distance
+
+
+def _distinct(values: Any) -> Any:
+    """Each value once, ascending: numpy's own `unique` hashes, and takes ten times as long for numbers like these."""
+    ranked = np.sort(values)
+    return ranked[np.concatenate([[True], ranked[1:] != ranked[:-1]])] if len(ranked) else ranked
 
 
 class _Jaccard:

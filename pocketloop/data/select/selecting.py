@@ -52,7 +52,7 @@ def select(
         DataError: nothing is left, or a guard against poisoning spoke and `select.on_poison` is `stop`.
     """
     config = recipe.select
-    parts = sorted(path.name for path in (labelled / "examples").glob("part-*.jsonl"))
+    parts = sorted(path.name for path in (labelled / "examples").glob("part-*.jsonl") if path.stat().st_size)
     index = EvaluationIndex(evaluation, config.decontaminate) if config.decontaminate is not None else None
     read = ReadParts(labelled / "examples", parts)
     tasks = min(len(parts), 4 * compute.workers)
