@@ -89,7 +89,8 @@ def _figures(
     if profile.days:
         figures["days"] = days_figure(profile.days)
     for name, counts in profile.lengths.items():
-        figures[f"{name} lengths"] = lengths_figure(counts, before.lengths.get(name) if before else None)
+        if any(counts[1:]):  # a call without words beside it has no length
+            figures[f"{name} lengths"] = lengths_figure(counts, before.lengths.get(name) if before else None)
     if any(release.scrub.found.values()):
         figures["found"] = found_figure(release.scrub.found)
     if release.scrub.audit and release.scrub.audit.types:
