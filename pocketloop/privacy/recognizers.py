@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pocketloop.contracts.files import canonical_json, sha256_text
 from pocketloop.contracts.recipe import NerConfig
 from pocketloop.privacy import addresses, credentials, patterns, persons
-from pocketloop.privacy.ner.engines import Ner, Recognized, load_ner, ner_version
+from pocketloop.privacy.ner.engines import Ner, Recognized, as_recognizer, load_ner, ner_version
 from pocketloop.privacy.placeholders import PLACEHOLDER
 from pocketloop.privacy.spans import RESIDUE, Span, overlaps
 
@@ -72,7 +72,8 @@ class Analyzer:
     def _trained(self) -> list[Ner]:
         """Loaded on first use: spaCy takes seconds, and a run whose shards are all cached needs none."""
         trained = load_ner(self.ner)
-        return [*([trained] if trained else []), *(Recognized(recognizer) for recognizer in self._extra)]
+        others: list[Ner] = [Recognized(recognizer) for recognizer in self._extra]
+        return [trained, *others] if trained else others
 
     def find(self, text: str, region: str = "US") -> list[Span]:
         """All spans in a text, overlapping ones included; none touches a placeholder that already stands there."""
@@ -116,7 +117,7 @@ class Analyzer:
                 self.nlp = {"en": spacy.blank("en")}
 
         recognizers = [_recognizer(kind, finder.find, region) for kind, finder in FINDERS.items()]
-        recognizers += [ner.recognizer() for ner in self._trained]
+        recognizers += [as_recognizer(ner) for ner in self._trained]
         registry = RecognizerRegistry(recognizers=recognizers, supported_languages=["en"])
         return AnalyzerEngine(registry=registry, nlp_engine=BlankEngine(), supported_languages=["en"])
 

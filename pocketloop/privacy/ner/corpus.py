@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib import resources
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from pocketloop.privacy.names import gazetteer, names_of, ordinary_words
@@ -24,7 +25,9 @@ TRAINING_LOCALES = _LATIN + tuple(
     th_TH el_GR""".split()
 )
 """Countries whose names are trained on; one in seven sentences has a name in another script than the Latin one."""
-_SECTIONS = {"person": 0.44, "address": 0.13, "birth": 0.05, "password": 0.06, "plate": 0.05, "none": 0.27}
+_SECTIONS = {"person": 0.40, "address": 0.11, "birth": 0.04, "password": 0.05, "plate": 0.04, "none": 0.36}
+_COINED = {"org", "brand", "band", "place", "app", "food", "song", "book"}
+"""Kinds of things that now and then bear a word that nobody has seen."""
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 _TYPES = {
@@ -87,13 +90,28 @@ def _lines(name: str) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def _common_words() -> list[str]:
-    """Everyday English that is in no list of names; `wordfreq` is needed for building alone."""
-    from wordfreq import top_n_list
+def _common_words() -> tuple[list[str], list[float]]:
+    """English words that are in no list of names, with the square roots of their frequencies.
+
+    `wordfreq` is needed for training alone; its list is not shipped.
+    """
+    from wordfreq import top_n_list, word_frequency
 
     listed, ordinary = gazetteer(), ordinary_words()
-    words = [w for w in top_n_list("en", 14_000) if w.isalpha() and w.isascii() and len(w) > 2]
-    return [word for word in words if word in ordinary or word not in listed]
+    words = [w for w in top_n_list("en", 40_000) if w.isalpha() and w.isascii() and len(w) > 2]
+    words = [word for word in words if word in ordinary or word not in listed]
+    return words, list(accumulate(word_frequency(word, "en") ** 0.5 for word in words))
+
+
+def _common(rng: random.Random) -> str:
+    words, sums = _common_words()
+    return rng.choices(words, cum_weights=sums)[0]
+
+
+def _coined(rng: random.Random) -> str:
+    """A word that does not exist: the beginning of one common word and the end of another."""
+    head, tail = _common(rng), _common(rng)
+    return head[: max(2, len(head) - rng.randint(1, 3))] + tail[-rng.randint(2, 4) :]
 
 
 def _expanded(template: str, rng: random.Random) -> str:
@@ -133,11 +151,13 @@ def _row(rng: random.Random) -> Row:
 
 
 def _literal(text: str, rng: random.Random, lower: bool) -> str:
-    """A template's own words, once in a while with two letters swapped, and without commas in dictated text."""
+    """A template's own words, some of them exchanged, misspelt, and without commas in dictated text."""
     if not lower:
         text = re.sub(r"\bi\b", "I", text)
     elif rng.random() < 0.7:
         text = text.replace(",", "").replace("?", "")
+    if rng.random() < 0.25:
+        text = re.sub(r"(?<!\w)[a-z]{4,}(?!\w)", lambda m: _common(rng) if rng.random() < 0.2 else m.group(), text)
     if len(text) > 8 and rng.random() < 0.04:
         at = rng.randrange(1, len(text) - 2)
         if text[at : at + 2].isalpha():
@@ -156,8 +176,12 @@ def _fill(slot: str, rng: random.Random, locale: str) -> tuple[str, str]:
         maker: Callable[[random.Random, str], str] = _MAKERS[slot]
         return maker(rng, locale), _TYPES[slot]
     if slot in ("word", "Word"):
-        word = rng.choice(_common_words())
-        return (word if slot == "word" else word.title()), ""
+        return (_common(rng) if slot == "word" else _common(rng).title()), ""
+    if slot == "coined" or (slot in _COINED and rng.random() < 0.12):
+        word = _coined(rng)
+        return rng.choice([word, word.title(), word.title(), f"{word} {_common(rng)}".title()]), ""
+    if slot == "place" and rng.random() < 0.25:
+        return values.country(rng), ""
     if slot in values.NUMBERS:
         return values.NUMBERS[slot](rng), ""
     text = _expanded(rng.choice(_values()[slot]), rng)

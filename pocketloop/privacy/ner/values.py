@@ -13,8 +13,8 @@ _STREETS = (
 """Countries with streets of their own in Faker, none of them held out."""
 _MONTHS = "January February March April May June July August September October November December".split()
 _WORDS = (
-    "turtle cedar cloudy pickle autumn wizard yellow mango castle ocean kitten eagle ginger violet comet planet correct "
-    "horse banana hidden spring daisy teddy lucky sweet thunder pirate golden captain howdy welcome burger blue star"
+    "turtle cedar cloudy pickle autumn wizard yellow mango castle ocean kitten eagle ginger violet comet planet "
+    "correct horse banana hidden spring daisy teddy lucky sweet thunder pirate golden captain howdy welcome burger blue star"
 ).split()
 
 
@@ -44,6 +44,13 @@ def address(rng: Random, _locale: str) -> str:
     if locale.startswith("en"):
         return f"{street}, {town} {code}" if form < 0.9 else f"{street} {code}"
     return f"{street}, {code} {town}" if form < 0.92 else f"{street} {code} {town}"
+
+
+def country(rng: Random) -> str:
+    """The English name of a country."""
+    fake = _faker("en_US")
+    fake.seed_instance(rng.getrandbits(40))
+    return str(fake.country())
 
 
 def birth_date(rng: Random, _locale: str) -> str:
@@ -103,43 +110,84 @@ _PLATES = (
 def plate(rng: Random, _locale: str) -> str:
     """A number plate in the form of some country."""
     form = rng.choice(_PLATES)
-    return "".join(
-        rng.choice(string.ascii_uppercase) if c == "A" else rng.choice("0123456789") if c == "D" else c for c in form
-    )
+    return _filled(form.replace("D", "d"), rng)
 
 
 def _phone(rng: Random) -> str:
-    form = rng.choice(
-        ["DDD-555-DDDD", "(DDD) 555-DDDD", "+44 7700 DDDDDD", "0DDD DDDDDDD", "+49 DDD DDDDDDD", "DDDDDDDDDD"]
-    )
-    return "".join(rng.choice(string.digits) if c == "D" else c for c in form)
+    forms = [
+        "ddd-555-dddd",
+        "(ddd) 555-dddd",
+        "+44 7700 dddddd",
+        "0ddd ddddddd",
+        "+49 ddd ddddddd",
+        "dddddddddd",
+        "+d ddd ddd dddd",
+    ]
+    return _filled(rng.choice(forms), rng)
 
 
 def _code(rng: Random) -> str:
-    form = rng.choice(
+    forms = (
+        "AAdddd AAddd Add ddd d dd dddddd AAAdddddd dddd-dddd AdAdAd #dddd ddA AAddddddddddddd dddd-ddddd AxAxAx d/d"
+    )
+    return _filled(rng.choice(forms.split()), rng)
+
+
+def _date(rng: Random) -> str:
+    day, month = rng.randint(1, 28), rng.choice(_MONTHS)
+    year = rng.choice(["", "", f" {rng.randint(2018, 2028)}", f", {rng.randint(2018, 2028)}"])
+    ending = rng.choice(["", "th", "st", "nd", "rd"])
+    return rng.choice(
         [
-            "AADDDD",
-            "AADDD",
-            "ADD",
-            "DDD",
-            "D",
-            "DD",
-            "DDDDDD",
-            "AAADDDDDD",
-            "DDDD-DDDD",
-            "ADADAD",
-            "#DDDD",
-            "DDA",
-            "D.D",
+            f"{month} {day}{ending}{year}",
+            f"{day}{ending} {month}{year}",
+            f"the {day}{ending} of {month}{year}",
+            f"{month[:3]} {day}{year}",
+            f"{rng.randint(1, 12)}/{day}",
+            f"{day:02d}/{rng.randint(1, 12):02d}/{rng.randint(2018, 2028)}",
+            f"{rng.randint(2018, 2028)}-{rng.randint(1, 12):02d}-{day:02d}",
+            f"{month}{year}",
         ]
     )
-    return "".join(
-        rng.choice(string.ascii_uppercase) if c == "A" else rng.choice(string.digits) if c == "D" else c for c in form
-    )
+
+
+def _filled(form: str, rng: Random) -> str:
+    """A form with A, a, d and x replaced by a capital, a small letter, a digit and any of these."""
+    alphabets = {
+        "A": string.ascii_uppercase,
+        "a": string.ascii_lowercase,
+        "d": string.digits,
+        "x": string.ascii_letters + string.digits,
+        "h": "0123456789abcdef",
+    }
+    return "".join(rng.choice(alphabets[char]) if char in alphabets else char for char in form)
+
+
+def _email(rng: Random) -> str:
+    local = rng.choice(["aaaa.aaaaaa", "aaaaaadd", "a.aaaaaaa", "aaaaa_aaaa", "aaaaaaadd"])
+    return _filled(local, rng) + rng.choice(["@example.com", "@mail.example.org", "@post.example.net"])
 
 
 NUMBERS: dict[str, Callable[[Random], str]] = {
-    "n": lambda rng: str(rng.choice([rng.randint(1, 12), rng.randint(2, 60), rng.randint(1, 500)])),
+    "n": lambda rng: str(rng.choice([rng.randint(1, 12), rng.randint(2, 60), rng.randint(1, 500), 100, 1000, 2400])),
     "phone": _phone,
     "code": _code,
+    "date": _date,
+    "version": lambda rng: ".".join(str(rng.randint(0, 20)) for _ in range(rng.choice([2, 3]))),
+    "email": _email,
+    "url": lambda rng: (
+        _filled("https://", rng) + rng.choice(["www.", "", "my."]) + "example.com/" + _filled("aaaadd", rng)
+    ),
+    "card": lambda rng: _filled(
+        rng.choice(["dddd dddd dddd dddd", "dddddddddddddddd", "dddd-dddd-dddd-dddd", "dddd"]), rng
+    ),
+    "iban": lambda rng: _filled(
+        rng.choice(["AAdd dddd dddd dddd dddd dd", "AAdddddddddddddddddd", "AAdd AAAA dddd dddd dd"]), rng
+    ),
+    "ssn": lambda rng: _filled(rng.choice(["ddd-dd-dddd", "ddd dd dddd"]), rng),
+    "key": lambda rng: _filled(
+        rng.choice(["sk_xxxxxxxxxxxxxxxxxxxxxxxx", "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "hhhhhhhhhhhhhhhhhhhh"]), rng
+    ),
+    "ip": lambda rng: ".".join(str(rng.randint(1, 254)) for _ in range(4)),
 }
+"""Numbers and codes that patterns look after, or that are nobody's."""
