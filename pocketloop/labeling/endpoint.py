@@ -34,7 +34,11 @@ class Stopped(Exception):
 
 
 class NoReply(Exception):
-    """The endpoint was asked as often as it may be, and gave nothing usable."""
+    """The endpoint was asked as often as it may be and did not answer."""
+
+
+class NoUsableReply(NoReply):
+    """It did answer, but nothing that was asked for."""
 
 
 class _Fault(Exception):
@@ -74,6 +78,7 @@ class Endpoint:
         self.tokens = 0
         self.stopped = ""
         self._reserved = 0
+        self._trouble = ""
         self._cache = cache
         self._client: Any = None
         self._breaker = pybreaker.CircuitBreaker(
@@ -115,7 +120,7 @@ class Endpoint:
         """The reply to a question that has none yet.
 
         Raises:
-            NoReply: the endpoint gave no usable one in `attempts` tries.
+            NoReply: the endpoint gave none in `attempts` tries; `NoUsableReply`: none that could be used.
             Stopped: it was not asked, because of the budget or because the endpoint is out of order.
         """
         import tenacity
@@ -128,7 +133,10 @@ class Endpoint:
         )
         try:
             reply: dict[str, Any] = await attempts(self._once, question)
-        except (_Fault, _Busy, _Unusable) as error:
+        except _Unusable as error:
+            raise NoUsableReply(str(error)) from None
+        except (_Fault, _Busy) as error:
+            self._trouble = f"the endpoint did not answer ({error})"
             raise NoReply(str(error)) from None
         self._cache.put(question.key(self.config.model, self.rubric), reply)
         return reply
@@ -136,7 +144,11 @@ class Endpoint:
     def use(self, **answers: int) -> JudgeUse:
         """What was asked so far; `answers` are the counts that only the asker knows."""
         return JudgeUse(
-            model=self.config.model, rubric=self.rubric.label, tokens=self.tokens, why=self.stopped, **answers
+            model=self.config.model,
+            rubric=self.rubric.label,
+            tokens=self.tokens,
+            why=self.stopped or self._trouble,
+            **answers,
         )
 
     async def _once(self, question: Question) -> dict[str, Any]:
@@ -148,12 +160,14 @@ class Endpoint:
         import pybreaker
 
         guess = sum(len(message["content"]) for message in question.messages) // _CHARACTERS_PER_TOKEN
+        most = guess + MAX_REPLY_TOKENS
+        while self._reserved and self._left < most and not self.stopped:
+            await asyncio.sleep(0.02)  # what is under way may turn out to take less than was set aside for it
+        if not self.stopped and self._left < most:
+            self.stopped = f"the budget of {self.config.budget_tokens} tokens is spent"
         if self.stopped:
             raise Stopped(self.stopped)
-        if self.tokens + self._reserved + guess + MAX_REPLY_TOKENS > self.config.budget_tokens:
-            self.stopped = f"the budget of {self.config.budget_tokens} tokens is spent"
-            raise Stopped(self.stopped)
-        self._reserved += guess + MAX_REPLY_TOKENS
+        self._reserved += most
         spent = guess  # an endpoint that never answers may still have read
         try:
             with self._breaker.calling():
@@ -163,12 +177,16 @@ class Endpoint:
             self.stopped = f"the endpoint failed {FAILURES_IN_A_ROW} times in a row ({cause or 'out of order'})"
             raise Stopped(self.stopped) from None
         finally:
-            self._reserved -= guess + MAX_REPLY_TOKENS
+            self._reserved -= most
             self.tokens += spent
         reply = question.read(text)
         if reply is None:
             raise _Unusable("a reply that is not what was asked for")
         return reply
+
+    @property
+    def _left(self) -> int:
+        return self.config.budget_tokens - self.tokens - self._reserved
 
     async def _request(self, question: Question, guess: int) -> tuple[str, int]:
         """The reply's text, and the tokens that it took."""

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pocketloop.contracts.events import Message
 from pocketloop.contracts.reports import JudgeUse
-from pocketloop.labeling.endpoint import Endpoint, NoReply, Stopped
+from pocketloop.labeling.endpoint import Endpoint, NoReply, NoUsableReply, Stopped
 from pocketloop.labeling.judges import RIGHT, Verdict
 from pocketloop.labeling.questions import Asker, Order, Question
 
@@ -105,10 +105,10 @@ class Jury:
         try:
             result = await work(ballot)
         except (Stopped, NoReply) as error:
-            why = NOT_YET if isinstance(error, Stopped) else FAILED
-            self._counts["unfinished" if isinstance(error, Stopped) else "failed"] += 1
+            lied = isinstance(error, NoUsableReply)
+            self._counts["failed" if lied else "unfinished"] += 1
             self._counts["asked"] += ballot.sent
-            return None, why
+            return None, FAILED if lied else NOT_YET
         self._counts["asked" if ballot.sent else "cached"] += 1
         if result is None:
             self._counts["inconsistent"] += 1
