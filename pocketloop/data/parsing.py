@@ -1,6 +1,7 @@
 """One line of the event log: parsed, checked and brought to its canonical form, or refused with a reason."""
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -95,7 +96,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
     if b"\0" in data:
         raise Refused("encoding", "the line holds zero bytes: not UTF-8 text")
     try:
-        value = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
+        value = json.loads(data.decode("utf-8"), parse_constant=_no_constant, parse_float=_finite)
     except UnicodeDecodeError as error:
         raise Refused("encoding", f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -106,6 +107,14 @@ def parse_object(data: bytes) -> dict[str, Any]:
         raise Refused("malformed JSON", "a number is too long") from None
     if not isinstance(value, dict):
         raise Refused("not an object", f"the line is a JSON {_kind(value)}")
+    return value
+
+
+def _finite(digits: str) -> float:
+    # An infinite number would be written as a constant that is no JSON, and not be read again.
+    value = float(digits)
+    if math.isinf(value):
+        raise Refused("malformed JSON", "a number is too large")
     return value
 
 
