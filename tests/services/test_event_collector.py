@@ -69,6 +69,7 @@ def test_each_line_gets_its_own_answer_and_blank_ones_none(posts: Posts) -> None
         (b"[]", "not an object"),
         (b"\xff", "encoding"),
         (b'{"a": NaN}', "malformed JSON"),
+        (b'{"a": 1e999}', "malformed JSON"),
         (b"[" * 1500, "malformed JSON"),
         (b"1" * 1900, "not an object"),
         (b"x" * 2001, "too long"),
