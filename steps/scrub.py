@@ -17,6 +17,7 @@ def scrub(
     recipe: Recipe, collected: Folder
 ) -> tuple[Annotated[Folder, "scrubbed"], Annotated[ScrubReport, "scrub_report"]]:
     """Scrub shard by shard, straight from the log; a shard that was scrubbed before is taken from the cache."""
+    from pocketloop.data.heldout_audit import heldout_audit
     from pocketloop.data.shards import MANIFEST, LogShards
     from pocketloop.privacy.pseudonyms import load_key
     from pocketloop.privacy.scrubber import Scrubber, slots_of
@@ -27,7 +28,13 @@ def scrub(
         scrubber = Scrubber(recipe.scrub, load_key(home), slots_of(load_catalogue(recipe)))
         source, out = LogShards(home.events, collected / MANIFEST), this.scratch / "scrubbed"
         report = scrub_shards(
-            source, out, scrubber, home.cache / "scrub", collected=collected.path, compute=load_compute()
+            source,
+            out,
+            scrubber,
+            home.cache / "scrub",
+            collected=collected.path,
+            compute=load_compute(),
+            audit=heldout_audit(recipe.scrub, home.cache),
         )
         left_out = sum(report.count.left_out.values())
         total = report.reused_shards + report.scrubbed_shards

@@ -31,14 +31,15 @@ def scrub(
     """
     from pocketloop.contracts.loading import load_catalogue, load_recipe
     from pocketloop.contracts.recipe import ScrubConfig
+    from pocketloop.data.heldout_audit import heldout_audit
     from pocketloop.data.scrub_file import scrub_file
     from pocketloop.privacy.pseudonyms import load_key
     from pocketloop.privacy.scrubber import Scrubber, slots_of
 
-    known = load_recipe(recipe) if recipe else None
-    slots = slots_of(load_catalogue(known)) if known else {}
-    scrubber = Scrubber(known.scrub if known else ScrubConfig(), load_key(Home()), slots)
-    done = scrub_file(file, out, scrubber, page=report)
+    home, known = Home(), load_recipe(recipe) if recipe else None
+    config = known.scrub if known else ScrubConfig()
+    scrubber = Scrubber(config, load_key(home), slots_of(load_catalogue(known)) if known else {})
+    done = scrub_file(file, out, scrubber, page=report, audit=heldout_audit(config, home.cache) if report else None)
     if as_json:
         emit(done)
         return

@@ -204,13 +204,14 @@ def place(source: Path, target: Path) -> None:
 
 
 def prepare(cache: Path, scrubber: Scrubber) -> None:
-    """Make the cache folder private, and drop entries of another key or unused for a month."""
+    """Make the cache folder private; drop entries of another key or unused for a month, and what killed runs left."""
     cache.mkdir(parents=True, exist_ok=True)
     cache.chmod(0o700)
-    oldest = time.time() - _UNUSED_DAYS * 86400
+    yesterday, oldest = time.time() - 86400, time.time() - _UNUSED_DAYS * 86400
     for path in cache.iterdir():
-        other_key = not path.name.startswith(".") and path.name.split("-")[-1] != scrubber.pseudonyms.key_digest[:8]
-        if other_key or path.stat().st_mtime < oldest:
+        half_written = path.name.startswith(".")
+        other_key = not half_written and path.name.split("-")[-1] != scrubber.pseudonyms.key_digest[:8]
+        if other_key or path.stat().st_mtime < (yesterday if half_written else oldest):
             _erase(path)
 
 

@@ -250,9 +250,8 @@ def code_digest() -> str:
     """Digest of this package's own files and of the libraries whose data it reads: what a cached result depends on."""
     from importlib.metadata import version
 
-    files = sorted(
-        (p.name, p.read_text(encoding="utf-8"))
-        for p in resources.files("pocketloop.privacy").iterdir()
-        if p.name.endswith((".py", ".txt")) and p.name not in _NOT_SCRUBBING
-    )
+    package = resources.files("pocketloop.privacy")
+    found = [p for p in package.iterdir() if p.name.endswith((".py", ".txt")) and p.name not in _NOT_SCRUBBING]
+    found += [p for p in package.joinpath("ner").iterdir() if p.name.endswith(".py")]
+    files = sorted((p.name, p.read_text(encoding="utf-8")) for p in found)
     return sha256_text(canonical_json([files, *(version(name) for name in ("faker", "phonenumbers"))]))
