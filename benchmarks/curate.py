@@ -85,7 +85,7 @@ class Run:
         from pocketloop.contracts.events import InteractionEvent
 
         with open(self.folder / "fleet.jsonl", "rb") as lines:
-            return len([InteractionEvent.model_validate_json(line).event_id for line in lines])
+            return sum(1 for line in lines if InteractionEvent.model_validate_json(line).messages)
 
     def import_(self) -> int:
         from pocketloop.data.event_log import import_file

@@ -150,6 +150,7 @@ def _data(findings: Findings) -> str:
     splits = ", ".join(f"{name} {n:,}" for name, n in release.splits.items())
     lines = [
         f"- release `{release.digest[:16]}`" + (f", after `{release.parent[:16]}`" if release.parent else ""),
+        f"- `pocketloop data inspect {release.digest[:16]}` shows it and names its card",
         f"- {release.collect.events:,} events and {release.collect.examples:,} imported examples; {splits}",
         *(f"- {stage.stage}: {_left_out(stage)}" for stage in release.stages if stage.left_out),
         f"- consent policies: {', '.join(release.policies) or 'none (no events)'}",
