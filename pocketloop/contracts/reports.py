@@ -169,6 +169,8 @@ class SelectReport(_Report):
     guarded: list[Guarded] = Field(default_factory=list)
     by_label: dict[str, int] = Field(default_factory=dict)
     """Examples kept by label, function, or role."""
+    feedback_left_out: dict[str, int] = Field(default_factory=dict)
+    """Preference pairs and rated answers left out by reason; they are no records of their own."""
 
 
 class DatasetRelease(_Report):
