@@ -58,7 +58,7 @@ def test_a_failing_block_is_heard_from_the_cluster_and_the_next_run_goes_on(
         run_blocks(pipeline, 2, cluster, tmp_path / "work")
     assert caught.value.__notes__ == ["in task 2 of 2"]
     with pytest.raises(RuntimeError, match="ValueError: a bug"):
-        run_blocks([Count(2), Square((1,), broken, how="bug")], 2, cluster, tmp_path / "other")
+        run_blocks([Count(2), Square((1,), broken, how="bug")], 1, cluster, tmp_path / "other")
     broken.unlink()
     run_blocks(pipeline, 2, cluster, tmp_path / "work")
     assert len(list((tmp_path / "out").glob("*.json"))) == 2
@@ -72,6 +72,6 @@ def test_selection_on_the_cluster_equals_selection_here(cluster: ComputeConfig, 
     config = recipe(near_duplicates=0.9, decontaminate=5, per_device=7, dominance=0.5, balance=1.2)
     digests = set()
     for compute in (ComputeConfig(workers=1), cluster):
-        run_select(tmp_path, examples, config, parts=5, evaluation={"heldout": texts[:5]}, compute=compute)
+        run_select(tmp_path, examples, config, parts=2, evaluation={"heldout": texts[:5]}, compute=compute)
         digests.add(Folder.of(tmp_path / "selected").digest)
     assert len(digests) == 1

@@ -182,7 +182,7 @@ def test_pairs_and_rated_answers_lose_copies_and_what_is_in_an_evaluation_set(tm
     said = [feedback("turn it up", "g1"), feedback("turn it up", "g2"), feedback("turn it up", "g3", "other")]
     said += [feedback("play some jazz", "g4"), feedback("turn it down", "g5")]
     pairs, rated = [pair for pair, _ in said], [answer for _, answer in said]
-    run_select(
+    report, _, _ = run_select(
         tmp_path,
         [intent("hello", "x")],
         recipe(decontaminate=8),
@@ -195,6 +195,7 @@ def test_pairs_and_rated_answers_lose_copies_and_what_is_in_an_evaluation_set(tm
     assert {pair.rejected.content for pair in kept} == {"no", "other"}
     answers = [RatedAnswer.model_validate(row) for row in read_jsonl(tmp_path / "selected" / "rated.jsonl")]
     assert [answer.messages[0].content for answer in answers] == ["turn it up", "turn it down"]
+    assert report.feedback_left_out == {"duplicate conversation": 3, "stands in evaluation set heldout": 2}
     assert list(read_jsonl(tmp_path / "selected" / "quarantine.jsonl")) == [EARLIER.model_dump(mode="json")]
 
 

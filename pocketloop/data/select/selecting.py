@@ -1,6 +1,7 @@
 """Select: which labelled examples are worth learning from, and safe to learn from."""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def select(
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise DataError(f"select left nothing of {table.rows} examples: {why or 'there were none'}; look at `select`")
     _gather(parts, labelled, work, out)
+    feedback: Counter[str] = Counter()
     for name in ("pairs.jsonl", "rated.jsonl"):
-        select_feedback(labelled / name, out / name, index, found.suspects)
+        feedback.update(select_feedback(labelled / name, out / name, index, found.suspects))
     alive = np.bincount(table.label[found.alive], minlength=len(table.labels)).tolist()
     return SelectReport(
         count=StageCount(stage="select", entered=table.rows, kept=kept, left_out=left_out),
@@ -82,6 +84,7 @@ def select(
         },
         guarded=found.guarded,
         by_label={name: count for name, count in zip(table.labels, alive, strict=True) if count},
+        feedback_left_out=dict(sorted(feedback.items())),
     )
 
 
