@@ -26,8 +26,8 @@ NOW = datetime(2026, 11, 20, tzinfo=UTC)
 STAGES = ("baseline", "import", "collect", "scrub", "validate", "drift", "label", "select", "release")
 EVENTS_PER_DEVICE = 15
 WARM = 400
-SOURCES = "data.sources=[{kind: events, skill: functions}]"
-"""The recipe `functions` on events alone; its other settings, evaluation set included, as they are."""
+CHANGES = ["data.sources=[{kind: events, skill: functions}]", "label.min_kappa=-1"]
+"""The recipe `functions` on events alone, however few for a judge to learn from; its other settings as they are."""
 
 
 def events(count: int) -> Iterator[dict[str, Any]]:
@@ -72,7 +72,7 @@ class Run:
         self.folder = folder
         self.count = count
         self.home = Home(folder / "home")
-        self.recipe = load_recipe("functions", [SOURCES])
+        self.recipe = load_recipe("functions", CHANGES)
         self.catalogue = load_catalogue(self.recipe)
         self.compute = ComputeConfig(workers=workers)
 
