@@ -20,7 +20,7 @@ from pocketloop.contracts.events import Quarantined
 from pocketloop.contracts.files import atomic_file, canonical_json
 from pocketloop.contracts.recipe import DataConfig, EventsSource, ExamplesSource, Recipe
 from pocketloop.contracts.reports import CollectReport, StageCount
-from pocketloop.data.event_log import open_log, watermark
+from pocketloop.data.event_log import forgotten_devices, open_log, watermark
 from pocketloop.data.example_files import stream_examples
 from pocketloop.data.shards import MANIFEST, Row, write_manifest
 
@@ -39,7 +39,7 @@ def collect(recipe: Recipe, log: Path, out: Path, now: datetime) -> CollectRepor
     tally = _Tally()
     with atomic_file(out / "quarantine.jsonl") as noted, open(noted, "w", encoding="utf-8") as quarantine:
         events = _collect_events(recipe.data, log, out / MANIFEST, now, tally, quarantine)
-        examples = _collect_examples(recipe, out / "examples.jsonl", tally, quarantine)
+        examples = _collect_examples(recipe, log, out / "examples.jsonl", tally, quarantine)
     left_out = dict(sorted(tally.left_out.items()))
     if not events and not examples:
         raise DataError(_why_nothing(recipe, log, left_out))
@@ -109,14 +109,18 @@ def _kept(
             yield Row(seq, digest)
 
 
-def _collect_examples(recipe: Recipe, path: Path, tally: _Tally, quarantine: TextIO) -> int:
+def _collect_examples(recipe: Recipe, log: Path, path: Path, tally: _Tally, quarantine: TextIO) -> int:
     """Write the examples of all sources; returns their number."""
     count = 0
+    forgotten: set[str] = set()
+    if (log / "log.sqlite").is_file():
+        with open_log(log) as connection:
+            forgotten = forgotten_devices(connection)
     with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as out:
         for source in recipe.data.sources:
             if isinstance(source, ExamplesSource):
                 before = count
-                for row in stream_examples(source.uri, recipe.task):
+                for row in stream_examples(source.uri, recipe.task, forgotten):
                     if isinstance(row, Quarantined):
                         tally.left_out[row.reason] += 1
                         _write(quarantine, row)

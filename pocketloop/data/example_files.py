@@ -1,7 +1,7 @@
 """Example files in the seeds' formats, and the generated sets behind `demo://`."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,7 @@ from pocketloop.contracts.files import atomic_file, sha256_file, sha256_text
 from pocketloop.contracts.home import Home, project_root
 from pocketloop.data.lines import HashingReader, RawLine, open_raw, read_lines
 from pocketloop.data.parsing import Refused, explain_validation, parse_object
+from pocketloop.data.received import device_digest
 from pocketloop.tasks.turns import up_to_answer
 
 _TASK_OF_KIND: dict[str, Task] = {"intent": "intent", "function": "function_call", "multi-turn": "chat"}
@@ -64,11 +65,12 @@ def read_examples(uri: str, task: Task) -> tuple[list[Example], list[Quarantined
     return examples, refused
 
 
-def stream_examples(uri: str, task: Task) -> Iterator[Example | Quarantined]:
+def stream_examples(uri: str, task: Task, forgotten: Collection[str] = ()) -> Iterator[Example | Quarantined]:
     """Read an example file, or generate a set such as `demo://functions?split=train&n=500&seed=1`, line by line.
 
     A file's format is told line by line, by its keys. Interaction events serve as examples of a chat where consent
-    allows it. A relative path is seen from the working folder, then from the checkout.
+    allows it, unless the digest of their device is in `forgotten`. A relative path is seen from the working folder,
+    then from the checkout.
 
     Raises:
         DataError: there is no such file or set, or (at its end) no line of it is an example of `task`.
@@ -80,7 +82,7 @@ def stream_examples(uri: str, task: Task) -> Iterator[Example | Quarantined]:
     first: Quarantined | None = None
     examples = 0
     with open_raw(path) as raw:
-        for found in _read(raw, path.name, task):
+        for found in _read(raw, path.name, task, forgotten):
             if isinstance(found, Example):
                 examples += 1
             else:
@@ -175,12 +177,12 @@ def _demo(uri: str, task: Task) -> Iterator[Example]:
         yield example
 
 
-def _read(raw: HashingReader, name: str, task: Task) -> Iterator[Example | Quarantined]:
+def _read(raw: HashingReader, name: str, task: Task, forgotten: Collection[str]) -> Iterator[Example | Quarantined]:
     for line in read_lines(raw):
         if line.problem is None and not line.data.strip():
             continue
         try:
-            yield _example(line, name, task)
+            yield _example(line, name, task, forgotten)
         except Refused as refusal:
             yield Quarantined(
                 stage="collect",
@@ -191,14 +193,17 @@ def _read(raw: HashingReader, name: str, task: Task) -> Iterator[Example | Quara
             )
 
 
-def _example(line: RawLine, name: str, task: Task) -> Example:
+def _example(line: RawLine, name: str, task: Task, forgotten: Collection[str]) -> Example:
     if line.problem is not None:
         raise Refused(line.problem, line.detail)
     value = parse_object(line.data)
     kind = _kind(value)
     try:
         if kind == "event":
-            return _from_event(InteractionEvent.model_validate(value), name, task)
+            event = InteractionEvent.model_validate(value)
+            if forgotten and device_digest(event.device_id) in forgotten:
+                raise Refused("forgotten")
+            return _from_event(event, name, task)
         if kind == "multi-turn":
             return _from_messages(ChatRow.model_validate(value).messages, name, task)
         if kind == "function" and task == "function_call":

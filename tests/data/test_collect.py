@@ -10,7 +10,8 @@ from pocketloop.contracts.files import Folder, read_jsonl
 from pocketloop.contracts.recipe import Recipe
 from pocketloop.data import shards as shards_module
 from pocketloop.data.collect import collect
-from pocketloop.data.event_log import import_file
+from pocketloop.data.event_log import import_file, open_log
+from pocketloop.data.received import device_digest
 from pocketloop.data.shards import LogShards
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -105,6 +106,16 @@ def test_example_files_join_the_events(tmp_path: Path) -> None:
     assert (report.events, report.examples) == (1, 1)
     assert report.by_source == {"events:assistant": 1, str(file): 1}
     assert (report.count.entered, report.count.left_out) == (3, {"malformed JSON": 1})
+
+
+def test_events_of_a_forgotten_device_are_no_examples_either(tmp_path: Path) -> None:
+    file = tmp_path / "phone.jsonl"
+    file.write_text("".join(json.dumps(event(n, device_id=f"d{n}")) + "\n" for n in (1, 2)))
+    with open_log(tmp_path / "log") as connection:
+        connection.execute("INSERT INTO tombstones VALUES (?, '2026-11-20')", (device_digest("d2"),))
+    report = collect(recipe(sources=[{"kind": "examples", "uri": str(file)}]), tmp_path / "log", tmp_path / "out", NOW)
+    assert (report.examples, report.count.left_out) == (1, {"forgotten": 1})
+    assert "e2" not in (tmp_path / "out" / "quarantine.jsonl").read_text()
 
 
 def test_nothing_left_is_an_error_that_says_why_with_counts(tmp_path: Path) -> None:
