@@ -53,6 +53,7 @@ def _take_in(home: Home, received: "Received", now: datetime, retention_days: fl
     expired = expire(home.events, received, now, retention_days)
     counts = {
         "newly arrived": pulled.new,
+        "lines refused": sum(pulled.quarantined.values()),
         "devices forgotten": len(pulled.forgotten_elsewhere),
         f"events older than {retention_days:g} days removed": expired.events,
     }
