@@ -231,6 +231,7 @@ def test_a_collector_that_is_told_to_stop_writes_what_waits(tmp_path: Path) -> N
     assert len(rows(tmp_path)) == 3 and not list(tmp_path.glob("journal/*.jsonl"))
 
 
+@pytest.mark.slow
 def test_nothing_acknowledged_is_lost_to_a_kill(tmp_path: Path) -> None:
     """Killed while posts are under way; the next collector writes what the journal holds, and counts nothing twice."""
     acknowledged: list[int] = []
