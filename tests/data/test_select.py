@@ -11,8 +11,8 @@ from selection_samples import EARLIER, call, intent, recipe, run_select, selecte
 
 from pocketloop.contracts.collecting import ComputeConfig
 from pocketloop.contracts.errors import DataError
-from pocketloop.contracts.events import Message
-from pocketloop.contracts.examples import Example, PreferencePair, RatedAnswer
+from pocketloop.contracts.events import Message, ToolCall
+from pocketloop.contracts.examples import Example, PreferencePair, RatedAnswer, make_example
 from pocketloop.contracts.files import Folder, read_jsonl, sha256_file
 from pocketloop.data.select.selecting import select
 
@@ -200,8 +200,6 @@ def test_pairs_and_rated_answers_lose_copies_and_what_is_in_an_evaluation_set(tm
 
 
 def test_a_chat_is_compared_with_what_it_answers(tmp_path: Path) -> None:
-    from pocketloop.contracts.examples import make_example
-
     def chat(said: str, answer: str) -> Example:
         return make_example(
             "chat",
@@ -219,3 +217,17 @@ def test_a_chat_is_compared_with_what_it_answers(tmp_path: Path) -> None:
     assert [row.reason for row in quarantined] == ["near duplicate"]
     assert {e.answer.content[:5] for e in kept} == {"the c", "I do "}
     assert selected_examples(tmp_path / "selected") == kept
+
+
+def test_what_a_chat_calls_is_compared_and_named_in_no_report(tmp_path: Path) -> None:
+    def chat(said: str, name: str, answer: str = "") -> Example:
+        calls = [ToolCall(name=name, arguments={"city": "Rome"})] if name else []
+        turns = [Message(role="user", content=said), Message(role="assistant", content=answer, tool_calls=calls)]
+        return make_example("chat", turns, source="s")
+
+    examples = [chat("rooms in Rome", "FindSecret"), chat("Rooms in Rome!", "FindSecret")]
+    examples += [chat("rooms in Rome", "BookSecret"), chat("rooms in Rome", "", "which day")]
+    report, kept, _ = run_select(tmp_path, examples, recipe("chat", near_duplicates=0.9))
+    assert len(kept) == 3
+    assert report.by_label == {"call": 2, "text": 1}
+    assert "Secret" not in report.model_dump_json()

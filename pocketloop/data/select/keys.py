@@ -52,11 +52,11 @@ def conversation(row: dict[str, Any]) -> str:
 
 
 def label(task: str, answer: dict[str, Any]) -> str:
-    """An intent's label or a function's name; of a chat whether it calls something, and what."""
+    """What reports may name: an intent's label and a function's name, both in the catalogue; a chat calls, or talks."""
     calls = answer["tool_calls"]
-    if calls:
-        return "+".join(sorted(call["name"] for call in calls))
-    return str(answer["content"].strip()) if task == "intent" else "text"
+    if task == "chat":
+        return "call" if calls else "text"
+    return str(answer["content"].strip()) if task == "intent" else "+".join(sorted(call["name"] for call in calls))
 
 
 def outcome(task: str, answer: dict[str, Any]) -> str:
