@@ -38,7 +38,7 @@ def trace(home: Home, adapter: str, version: str | None = None) -> Trace:
     example_files: dict[str, int] = {}
     for row in read_jsonl(stored):
         event_ids.extend(row["event_ids"])
-        if not row["event_ids"]:
+        if "example_id" in row and not row["event_ids"]:
             example_files[row["source"]] = example_files.get(row["source"], 0) + 1
     return Trace(
         candidate=found,
