@@ -27,7 +27,7 @@ from pocketloop.contracts.files import (
     write_jsonl,
 )
 from pocketloop.privacy.leaks import LeakSearch
-from pocketloop.privacy.records import ScrubbedEvent, cleaned, leaves
+from pocketloop.privacy.records import ScrubbedEvent, cleaned, leaves, structured
 from pocketloop.privacy.scrubber import Scrubbed, Scrubber
 from pocketloop.privacy.values import Form, FormIndex, compact, fingerprint_forms, is_distinctive
 
@@ -250,7 +250,8 @@ def _leaked(numbers: list[int], done: Scrubbed) -> dict[str, int]:
 
 def _said(raw: dict[str, Any]) -> list[str]:
     """All that was said in a raw event, valid or not, as it is searched."""
-    return leaves(cleaned([raw.get("messages"), raw.get("feedback")]))
+    said = leaves(cleaned([raw.get("messages"), raw.get("feedback")]))
+    return [leaf for text in said for leaf in (text, *leaves(structured(text)))]
 
 
 def _fingerprints(done: Scrubbed, scrubber: Scrubber) -> list[dict[str, Any]]:

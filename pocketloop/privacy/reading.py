@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from pocketloop.contracts.events import InteractionEvent, Quarantined, ToolCall
 from pocketloop.privacy.addresses import is_street
 from pocketloop.privacy.placeholders import PLACEHOLDER
-from pocketloop.privacy.records import cleaned, leaves, texts_of
+from pocketloop.privacy.records import cleaned, leaves, structured, texts_of
 from pocketloop.privacy.slots import Slots, slot_type
 from pocketloop.privacy.spans import RESIDUE, Span, free_parts, settle
-from pocketloop.privacy.values import Value, find_values, is_generic, make_value, parts_of
+from pocketloop.privacy.values import Value, find_values, is_generic, is_ordinary, make_value, parts_of
 
 CONTAINED = {"PERSON", "ADDRESS", "PASSWORD"}
 """Types that may be a part of a longer find of another type."""
@@ -22,6 +22,8 @@ Find = Callable[[Sequence[str], Sequence[str]], list[list[Span]]]
 """Texts and the regions that their speakers dial from → all spans of each text."""
 
 _NAME = re.compile(r"[\w.:/+-]+")
+_FIELD = re.compile(r"[a-z]+(?:_[a-z]+)+")
+_SHORT_NUMBER = re.compile(r"[\s+-]*\d{0,4}(?:[.,:]\d{1,2})?\s*")
 _REGION = re.compile(r"[-_]([A-Z]{2})\b")
 
 
@@ -53,10 +55,15 @@ class Wanted:
         return [span for span in spans if span.type in self.types]
 
     def residue(self, text: str, spans: Sequence[Span], claimed: Sequence[Span]) -> str:
-        """Why a text cannot be trusted: an unsure find of which something is left unclaimed; empty when it can."""
+        """Why a text cannot be trusted: an unsure find of which something is left unclaimed; empty when it can.
+
+        An everyday word that may be a name is left alone: it says nothing about anybody.
+        """
         for span in spans:
-            unsure = span.type == RESIDUE or span.score < self.min_score
-            if unsure and any(text[part.start : part.end].strip(" .-/") for part in free_parts(span, claimed)):
+            if span.type != RESIDUE and span.score >= self.min_score:
+                continue
+            left = [text[part.start : part.end].strip(" .-/") for part in free_parts(span, claimed)]
+            if any(part and not is_ordinary(part) for part in left):
                 return f"unclaimed {span.type.lower()} of {span.end - span.start} characters"
         return ""
 
@@ -85,8 +92,9 @@ class Finds:
         self._asked: dict[tuple[str, str], list[Span]] = {}
 
     def ask(self, text: str, region: str) -> None:
-        """Note a text to be searched."""
-        self._asked[text, region] = []
+        """Note a text to be searched; a short number by itself says nothing of anybody."""
+        if not _SHORT_NUMBER.fullmatch(text):
+            self._asked[text, region] = []
 
     def answer(self) -> None:
         """Search all that was asked."""
@@ -96,7 +104,7 @@ class Finds:
 
     def of(self, text: str, region: str) -> list[Span]:
         """All spans of a text that was asked for."""
-        return self._asked[text, region]
+        return self._asked.get((text, region), [])
 
 
 def _parse(raw: dict[str, Any]) -> InteractionEvent | Quarantined:
@@ -126,19 +134,38 @@ def _calls(event: InteractionEvent) -> list[ToolCall]:
 
 def _slots(event: InteractionEvent, wanted: Wanted) -> Iterator[tuple[str, str]]:
     """The texts in arguments that are personal data by declaration or by name, and their type."""
-    for call in _calls(event):
-        for name, value in call.arguments.items():
-            kind = slot_type(wanted.slots, call.name, name)
-            if kind in wanted.types:
-                for leaf in leaves(value, keys=False):
-                    text = leaf.strip()
-                    street = kind != "ADDRESS" or is_street(text)
-                    if text and street and not PLACEHOLDER.search(text) and not is_generic(text):
-                        yield text, kind
+    named = [(call.name, name, value) for call in _calls(event) for name, value in call.arguments.items()]
+    named += [("", name, value) for m in event.messages for name, value in _members(structured(m.content))]
+    for function, name, value in named:
+        kind = slot_type(wanted.slots, function, name)
+        if kind in wanted.types:
+            for leaf in leaves(value, keys=False):
+                text = leaf.strip()
+                street = kind != "ADDRESS" or is_street(text)
+                if text and street and not PLACEHOLDER.search(text) and not is_generic(text):
+                    yield text, kind
+
+
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key in a tool's answer with its value, where that is no object itself."""
+    if isinstance(value, list):
+        for part in value:
+            yield from _members(part)
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            if isinstance(part, dict) or (isinstance(part, list) and any(isinstance(each, dict) for each in part)):
+                yield from _members(part)
+            else:
+                yield name, part
 
 
 def _to_search(event: InteractionEvent, wanted: Wanted) -> Iterator[str]:
-    yield from texts_of(event)
+    said = texts_of(event, keys=False)
+    yield from said
+    for key in set(texts_of(event)).difference(said):
+        # What a program calls its fields is nobody's name; "Anna" as a key may be somebody's.
+        if not _FIELD.fullmatch(key) and not is_ordinary(key):
+            yield key
     for text, _ in _slots(event, wanted):
         yield text
 

@@ -1,5 +1,6 @@
 """Scrubbed events, and the texts inside events."""
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -34,17 +35,41 @@ class ScrubbedEvent(BaseModel):
     found: dict[str, int]
 
 
-def texts_of(event: InteractionEvent | ScrubbedEvent) -> list[str]:
-    """Every text of an event that a person or a model wrote, argument names included, in order."""
-    texts = [message.content for message in event.messages]
+def texts_of(event: InteractionEvent | ScrubbedEvent, keys: bool = True) -> list[str]:
+    """Every text of an event that a person, a model or a tool wrote, in order; names of arguments if asked."""
+    said = [message.content for message in event.messages]
     calls = [call for message in event.messages for call in message.tool_calls]
     correction = event.feedback.corrected()
     if correction:
-        texts.append(correction.content)
+        said.append(correction.content)
         calls += correction.tool_calls
-    for call in calls:
-        texts += leaves(call.arguments)
-    return texts
+    texts = [leaf for content in said for leaf in leaves(structured(content) or content, keys)]
+    return texts + [leaf for call in calls for leaf in leaves(call.arguments, keys)]
+
+
+def structured(content: str) -> Any:
+    """What a content that is a JSON object or list holds, if `rewritten` can write it again; `None` for any other."""
+    if not content.startswith(("{", "[")):
+        return None
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return value if content in (json.dumps(value, ensure_ascii=False), _compact(value)) else None
+
+
+def _compact(value: Any) -> str:
+    """Compact JSON in the order given."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def rewritten(content: str, change: Callable[[str], str]) -> str:
+    """A content with every text in it changed; one that is JSON stays the JSON that it is."""
+    value = structured(content)
+    if not value:
+        return change(content)
+    changed = mapped(value, change)
+    return _compact(changed) if content == _compact(value) else json.dumps(changed, ensure_ascii=False)
 
 
 def count_leaks(event: ScrubbedEvent, values: Iterable[Value]) -> int:

@@ -19,7 +19,7 @@ from pocketloop.privacy.placeholders import PLACEHOLDER
 from pocketloop.privacy.pseudonyms import Pseudonymizer
 from pocketloop.privacy.reading import CONTAINED, Reading, Wanted, read_events
 from pocketloop.privacy.recognizers import Analyzer
-from pocketloop.privacy.records import SAFE_TAG, ScrubbedEvent, count_leaks, mapped, safe_tag, texts_of
+from pocketloop.privacy.records import SAFE_TAG, ScrubbedEvent, count_leaks, mapped, rewritten, safe_tag, texts_of
 from pocketloop.privacy.slots import Slots, slots_of
 from pocketloop.privacy.spans import PII_TYPES, Span, settle
 from pocketloop.privacy.values import Form, Value, clean_text, find_values, normalise
@@ -202,11 +202,14 @@ def _written(draft: _Draft, group: str) -> ScrubbedEvent:
         found.update(draft.found.get(text, {}))
         return draft.now[text]
 
+    def content_of(content: str) -> str:
+        return rewritten(content, text_of)
+
     def calls_of(calls: list[ToolCall]) -> list[ToolCall]:
         return [ToolCall(name=c.name, arguments=mapped(c.arguments, text_of)) for c in calls]
 
     given = event.feedback.corrected()
-    correction = Correction(content=text_of(given.content), tool_calls=calls_of(given.tool_calls)) if given else None
+    correction = Correction(content=content_of(given.content), tool_calls=calls_of(given.tool_calls)) if given else None
     adapter = event.adapter
     return ScrubbedEvent(
         event_id=event.event_id,
@@ -217,7 +220,8 @@ def _written(draft: _Draft, group: str) -> ScrubbedEvent:
         adapter=AdapterTag(skill=adapter.skill, version=safe_tag(adapter.version), arm=safe_tag(adapter.arm)),
         consent=event.consent,
         messages=[
-            Message(role=m.role, content=text_of(m.content), tool_calls=calls_of(m.tool_calls)) for m in event.messages
+            Message(role=m.role, content=content_of(m.content), tool_calls=calls_of(m.tool_calls))
+            for m in event.messages
         ],
         feedback=Feedback(rating=event.feedback.rating, correction=correction),
         metrics={k: v for k, v in event.metrics.items() if SAFE_TAG.fullmatch(k) and isinstance(v, (int, float))},

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from pocketloop.contracts.recipe import ScrubConfig
+from pocketloop.contracts.recipe import NerConfig, ScrubConfig
 from pocketloop.privacy.scrubber import Scrubber
 
 SLOTS = {
@@ -17,6 +17,12 @@ SLOTS = {
 def scrubber() -> Scrubber:
     """A scrubber of all types with two declared functions; loading Presidio takes seconds, so it is shared."""
     return Scrubber(ScrubConfig(), b"k" * 32, SLOTS)
+
+
+@pytest.fixture(scope="session")
+def by_patterns() -> Scrubber:
+    """The same without the trained recognizer: what it finds never changes with a model."""
+    return Scrubber(ScrubConfig(ner=NerConfig(engine="none")), b"k" * 32, SLOTS)
 
 
 @pytest.fixture(scope="session")

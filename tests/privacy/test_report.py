@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from memory_shards import Shards
 
 from pocketloop.contracts.reports import Estimate, LeakAudit, ScrubReport, StageCount, TypeRecall
@@ -11,6 +12,13 @@ from pocketloop.privacy.scrubber import Scrubber
 from pocketloop.privacy.shards import scrub_shards
 
 MakeEvent = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def scrubber(by_patterns: Scrubber) -> Scrubber:
+    return by_patterns
+
+
 SOME = Estimate(value=0.97, n=200, low=0.94, high=0.98)
 NONE = Estimate(value=0.0, n=0, low=0.0, high=1.0)
 REPORT = ScrubReport(

@@ -81,6 +81,26 @@ def test_roles_and_service_numbers_in_a_slot_name_nobody(scrubber: Scrubber, eve
     assert record.messages[1].tool_calls[0].arguments == {"who": nobody}
 
 
+def test_a_tools_answer_stays_the_json_that_it_was(scrubber: Scrubber, event: MakeEvent) -> None:
+    answer = (
+        '{"status": "ok", "count": 2, "contact_name": "Grzęda", "found": [{"phone": "415-555-0123", "n": [1, 2.5]}]}'
+    )
+    raw = event("is grzęda home?", ("find_contact", {"query": "grzęda"}))
+    raw["messages"].append({"role": "tool", "content": answer})
+    record = scrubbed(scrubber, raw)
+    told = json.loads(record.messages[2].content)
+    assert (told["status"], told["count"], told["found"][0]["n"]) == ("ok", 2, [1, 2.5])
+    assert record.messages[0].content == f"is {told['contact_name']} home?"
+    assert told["found"][0]["phone"].startswith("<PHONE_NUMBER_")
+    assert record.messages[2].content == json.dumps(told, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("number", [7, 42, 1234, 21.5, "3", "10:30"])
+def test_a_short_number_says_nothing_of_anybody(scrubber: Scrubber, event: MakeEvent, number: object) -> None:
+    record = scrubbed(scrubber, event("set it", ("set_timer", {"minutes": number})))
+    assert record.messages[1].tool_calls[0].arguments == {"minutes": number}
+
+
 @pytest.mark.parametrize("place", ["the nearest cinema", "Ankara", "Heron swimming pool"])
 def test_a_destination_without_a_street_stays(scrubber: Scrubber, event: MakeEvent, place: str) -> None:
     record = scrubbed(scrubber, event(f"go to {place}", ("navigate_to", {"destination": place})))

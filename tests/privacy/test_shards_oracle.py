@@ -20,6 +20,12 @@ from pocketloop.privacy.shards import scrub_shards
 
 MakeEvent = Callable[..., dict[str, Any]]
 
+
+@pytest.fixture(scope="module")
+def scrubber(by_patterns: Scrubber) -> Scrubber:
+    return by_patterns
+
+
 SAID = st.lists(
     st.sampled_from(
         """call|Sandy Wu|sandy|Wu|xochitl|Grzęda|grzęda|is|home|will|Will|415-555-0123|4155550123|bob@example.com|bob
