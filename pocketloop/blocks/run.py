@@ -17,7 +17,8 @@ def run_blocks(pipeline: "list[PipelineStep]", tasks: int, compute: ComputeConfi
     """Run `pipeline` once for each of `tasks` ranks; returns when all of them are done.
 
     Blocks must pickle, unless `compute` says one local worker: then they run in this process, one task after the
-    other. They are given all they need: another process may see an older environment. On a cluster `work`, and every folder that blocks read or write, must be storage that all nodes share.
+    other. They are given all they need: another process may see an older environment. On a cluster `work`, and every
+    folder that blocks read or write, must be storage that all nodes share.
 
     Args:
         pipeline: the blocks, a reader first. Each task is given its own copies.
