@@ -6,7 +6,7 @@ every comparison made in both orders.
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,6 +20,11 @@ from pocketloop.labeling.pairs import make_pair
 from pocketloop.labeling.priority import Queue
 from pocketloop.tasks.answers import read_calls, write_answer
 from pocketloop.tasks.tasks import TaskSpec
+
+if TYPE_CHECKING:
+    from pocketloop.models.llama_cpp import LlamaCppGenerator
+
+TEMPERATURE = 0.8
 
 
 class Sampled(BaseModel):
@@ -35,12 +40,8 @@ class Sampled(BaseModel):
     answers: list[Message]
 
 
-class Sampler(Protocol):
-    """Draws several answers to each conversation."""
-
-    def __call__(self, conversations: Sequence[Conversation], count: int) -> list[list[str]]:
-        """`count` texts for each conversation, not necessarily different."""
-        ...
+Sampler = Callable[[Sequence[Conversation], int], list[list[str]]]
+"""Draws so many texts for each conversation, not necessarily different ones."""
 
 
 def prompts_to_sample(events: EventFiles, limit: int) -> list[Candidate]:
@@ -116,3 +117,17 @@ def _as_answer(task: Task) -> Callable[[str], Message]:
         return Message(role="assistant", content="" if calls and task == "function_call" else words, tool_calls=calls)
 
     return turn
+
+
+def llama_sampler(model: "LlamaCppGenerator", max_new_tokens: int, tools: list[dict[str, Any]] | None) -> Sampler:
+    """Draws from a model as a phone runs it: its own best answer first, then freer ones, each with a seed."""
+
+    def draw(conversations: Sequence[Conversation], count: int) -> list[list[str]]:
+        rounds = [model.generate(conversations, max_new_tokens, tools)]
+        rounds += [
+            model.sample(conversations, max_new_tokens, tools, temperature=TEMPERATURE, seed=seed)
+            for seed in range(1, count)
+        ]
+        return [[one.text for one in answers] for answers in zip(*rounds, strict=True)]
+
+    return draw

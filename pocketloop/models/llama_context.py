@@ -1,7 +1,7 @@
 """A llama.cpp context and its batch: several sequences at different places, computed together."""
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,9 @@ from pocketloop.models.llama_runtime import last_words, library
 
 _BATCH = 2048  # tokens handed to llama.cpp at once
 _MICRO_BATCH = 512  # tokens that it computes at once
+
+Pick = Callable[[Any], list[int]]
+"""Takes one token of each row of logits."""
 
 
 @dataclass
@@ -74,8 +77,11 @@ class LlamaContext:
             logits=self._pointer(self.wanted, ctypes.c_int8),
         )
 
-    def step(self, slots: Sequence[LlamaSequence | None]) -> list[tuple[int, int]]:
-        """Feed what the slots hold, as far as the batch allows; returns (slot, best next token) where complete."""
+    def step(self, slots: Sequence[LlamaSequence | None], pick: Pick | None = None) -> list[tuple[int, int]]:
+        """Feed what the slots hold, as far as the batch allows; returns (slot, next token) where complete.
+
+        The next token is the best one, or the one that `pick` takes from the logits [sequences, vocabulary].
+        """
         used = 0
         complete: list[int] = []
         for number, slot in enumerate(slots):
@@ -90,7 +96,7 @@ class LlamaContext:
                 self.wanted[used - 1] = 1
                 complete.append(number)
         rows = self._decode(used, len(complete))
-        return list(zip(complete, rows.argmax(axis=1).tolist(), strict=True))
+        return list(zip(complete, rows.argmax(axis=1).tolist() if pick is None else pick(rows), strict=True))
 
     def all_logits(self, ids: list[int]) -> Any:
         """Logits after every token of one sequence, float32 [tokens, vocabulary]."""

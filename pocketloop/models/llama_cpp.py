@@ -13,7 +13,7 @@ from pocketloop.contracts.events import Conversation
 from pocketloop.contracts.files import sha256_file
 from pocketloop.models.chat import encode_prompt, load_tokenizer, stop_ids
 from pocketloop.models.generators import Generation
-from pocketloop.models.llama_context import LlamaContext, LlamaSequence, common_length
+from pocketloop.models.llama_context import LlamaContext, LlamaSequence, Pick, common_length
 from pocketloop.models.llama_runtime import (
     BASE_DIGEST_KEY,
     adapter_metadata,
@@ -94,8 +94,37 @@ class LlamaCppGenerator:
         prompts = [encode_prompt(self.tokenizer, conversation, tools) for conversation in conversations]
         return [self._decode_text(ids) for ids in self.generate_ids(prompts, max_new_tokens)]
 
-    def generate_ids(self, prompts: Sequence[list[int]], max_new_tokens: int) -> list[list[int]]:
-        """Greedy continuations of token sequences; one that ended by itself includes its stop token."""
+    def sample(
+        self,
+        conversations: Sequence[Conversation],
+        max_new_tokens: int,
+        tools: list[dict[str, Any]] | None = None,
+        *,
+        temperature: float,
+        seed: int,
+    ) -> list[Generation]:
+        """Answer each conversation with tokens drawn from the softmax of logits / `temperature`, in order.
+
+        The same call on the same generator gives the same answers.
+
+        Raises:
+            ModelError: a prompt does not fit the context.
+        """
+        import numpy as np
+
+        rng = np.random.default_rng(seed)
+
+        def pick(rows: Any) -> list[int]:
+            # The largest of logits plus Gumbel noise is a draw from their softmax.
+            return [int(at) for at in (rows / temperature + rng.gumbel(size=rows.shape)).argmax(axis=1)]
+
+        prompts = [encode_prompt(self.tokenizer, conversation, tools) for conversation in conversations]
+        return [self._decode_text(ids) for ids in self.generate_ids(prompts, max_new_tokens, pick)]
+
+    def generate_ids(
+        self, prompts: Sequence[list[int]], max_new_tokens: int, pick: Pick | None = None
+    ) -> list[list[int]]:
+        """Continuations of token sequences, greedy unless `pick` says otherwise; a stop token is included."""
         longest = max((len(prompt) for prompt in prompts), default=0)
         if longest >= self.context or not all(prompts):
             where = next(i for i, prompt in enumerate(prompts) if not prompt or len(prompt) >= self.context)
@@ -114,7 +143,7 @@ class LlamaCppGenerator:
         while waiting or any(slots):
             for number in (number for number, slot in enumerate(slots) if slot is None and waiting):
                 slots[number] = runner.start(number, *waiting.popleft())
-            for number, best in runner.step(slots):
+            for number, best in runner.step(slots, pick):
                 slot = slots[number]
                 assert slot is not None
                 slot.answer.append(best)
