@@ -73,6 +73,7 @@ class Scrubber:
             raise ConfigError(f"scrub.types: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
         self.wanted = Wanted(frozenset(config.types or known), config.min_score, slots or {})
         self.pseudonyms = Pseudonymizer(key)
+        self._ner, self._extra = config.ner, extra
         self.analyzer = Analyzer(config.ner, extra)
         self.digest = sha256_text(
             canonical_json(
@@ -85,6 +86,10 @@ class Scrubber:
                 }
             )
         )[:16]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but a loaded model: who unpickles it loads it anew."""
+        return {**self.__dict__, "analyzer": Analyzer(self._ner, self._extra)}
 
     def scrub_event(self, event: dict[str, Any]) -> ScrubbedEvent | Quarantined:
         """Scrub one raw event by itself."""
