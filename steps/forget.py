@@ -12,6 +12,7 @@ from pocketloop.contracts.home import Home
 from pocketloop.data.forget import Erased, TouchedRelease, Traces, bury, erase_raw, touched_releases, traces_of
 from pocketloop.data.received import Received
 from pocketloop.privacy.entries import forget_device
+from pocketloop.registry.erase import erase_answers
 from pocketloop.registry.touched import TouchedVersion, versions_trained_on
 from steps.stage import in_use
 
@@ -35,6 +36,8 @@ class ForgetReport(BaseModel):
     """Entries of the scrubber's cache in which it had records."""
     artifacts: list[str]
     """Intermediate results of earlier runs (`name/version` in ZenML) whose files held its records."""
+    answers: int
+    """Answers that were put before people in MLflow."""
     work: int
     """Scratch folders of finished steps."""
     running: int
@@ -58,17 +61,19 @@ def forget(home: Home, received: Received, device_id: str, now: datetime, dry_ru
         bury(home, received, traces, releases, now)
     versions = versions_trained_on(home, {release.digest for release in releases})
     artifacts = erase_artifacts(home, traces, dry_run)
-    cached = forget_device(home.cache / "scrub", traces.group) if not dry_run else 0
+    answers = erase_answers(home, traces.event_ids, dry_run)
+    cached = forget_device(home.cache / "scrub", traces.group, dry_run)
     work, running = _erase_work(home, dry_run)
     raw = erase_raw(home, received, traces, dry_run)
     found = sum(raw.model_dump().values())
     return ForgetReport(
         device=traces.digest,
         group=traces.group,
-        known=bool(found or artifacts or releases or cached),
+        known=bool(found or artifacts or releases or cached or answers),
         raw=raw,
         scrub_cache=cached,
         artifacts=artifacts,
+        answers=answers,
         work=work,
         running=running,
         releases=releases,

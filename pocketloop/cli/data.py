@@ -186,6 +186,8 @@ def _tell_forgotten(report: "ForgetReport") -> None:
         (report.raw.demo, "events of the demo fleet's files"),
         (report.scrub_cache, "entries of the scrubber's cache"),
         (len(report.artifacts), "intermediate results of earlier runs"),
+        (report.answers, "answers that were put before people in MLflow"),
+        (report.raw.verdicts, "verdicts of people in imported files"),
     ]
     for count, what in places:
         if count:

@@ -59,7 +59,7 @@ class TouchedRelease(BaseModel):
 
 
 class Erased(BaseModel):
-    """How much was erased from each place that holds raw events, or in a dry run would be."""
+    """How much was erased from each place that holds events or words about them, or in a dry run would be."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -71,6 +71,8 @@ class Erased(BaseModel):
     waiting: int
     """Events in the journal of a running collector: it drops them instead of bringing them into the landing zone."""
     demo: int
+    verdicts: int
+    """What people said of its answers, in files that were imported."""
 
 
 def traces_of(home: Home, device_id: str) -> Traces:
@@ -129,8 +131,17 @@ def erase_raw(home: Home, received: Received, traces: Traces, dry_run: bool = Fa
     demo = 0
     for path in sorted((home.root / "demo").glob("*.jsonl")):
         demo += _rewrite(path, lambda line: _is_of(line, traces.device_id), dry_run)
+    verdicts = _rewrite(home.root / "labels" / "human.jsonl", lambda line: bool(traces.in_lines([line])), dry_run)
     events, refused = _erase_log(home.events, traces.device_id, dry_run)
-    return Erased(events=events, quarantined=refused, received=arrived, journal=journal, waiting=waiting, demo=demo)
+    return Erased(
+        events=events,
+        quarantined=refused,
+        received=arrived,
+        journal=journal,
+        waiting=waiting,
+        demo=demo,
+        verdicts=verdicts,
+    )
 
 
 def _erase_log(log: Path, device_id: str, dry_run: bool) -> tuple[int, int]:
@@ -174,7 +185,9 @@ def _count_received(received: Received, traces: Traces) -> int:
 
 
 def _rewrite(path: Path, unwanted: Callable[[bytes], bool], dry_run: bool) -> int:
-    """Write a file anew without some of its lines; how many."""
+    """Write a file anew without some of its lines; how many. A file that is not there has none."""
+    if not path.is_file():
+        return 0
     with open(path, "rb") as lines:
         count = sum(unwanted(line) for line in lines)
     if count and not dry_run:

@@ -215,20 +215,22 @@ def prepare(cache: Path, scrubber: Scrubber) -> None:
             _erase(path)
 
 
-def forget_device(cache: Path, group: str) -> int:
-    """Erase every entry that knows of the device with pseudonym `group`; returns how many there were.
+def forget_device(cache: Path, group: str, dry_run: bool = False) -> int:
+    """Erase every entry that knows of the device with pseudonym `group`; returns how many there are.
 
     What a run left behind half-written goes too, so no scrubbing may be under way. Other devices' records in the same
     shards are scrubbed again when they are next needed.
     """
-    erased = 0
+    known = 0
     for path in sorted(cache.iterdir()) if cache.is_dir() else []:
-        if path.name.startswith("."):
+        torn = path.name.startswith(".")
+        values = read_jsonl(path / _VALUES) if (path / _VALUES).is_file() else None
+        if not torn and values and all(row["group"] != group for row in values):
+            continue
+        known += not torn
+        if not dry_run:
             _erase(path)
-        elif not (path / _VALUES).is_file() or any(row["group"] == group for row in read_jsonl(path / _VALUES)):
-            _erase(path)
-            erased += 1
-    return erased
+    return known
 
 
 def _erase(path: Path) -> None:

@@ -9,6 +9,7 @@ from event_lines import NOW, event, holding, lines, post, put
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pocketloop.contracts.files import read_jsonl, write_jsonl
 from pocketloop.contracts.home import Home
 from pocketloop.data.event_log import inspect_log, open_log
 from pocketloop.data.forget import Traces, bury, erase_raw, touched_releases, traces_of, withdrawn
@@ -41,7 +42,7 @@ def place(tmp_path: Path) -> Place:
 
 def counts(**found: int) -> dict[str, int]:
     """What was erased where; nothing anywhere else."""
-    return {"events": 0, "quarantined": 0, "received": 0, "journal": 0, "waiting": 0, "demo": 0} | found
+    return {"events": 0, "quarantined": 0, "received": 0, "journal": 0, "waiting": 0, "demo": 0, "verdicts": 0} | found
 
 
 def secret(number: int, device: str) -> dict:
@@ -86,6 +87,14 @@ def test_a_dry_run_counts_the_same_and_writes_nothing(place: Place) -> None:
     assert holding(place.home.root, "Zanzibar")
     assert place.received.tombstones() == set()
     assert told.model_dump() == place.forget("d1") == counts(events=1, quarantined=1, received=1)
+
+
+def test_what_people_said_of_its_answers_goes_and_what_they_said_of_others_stays(place: Place) -> None:
+    put(place.log, secret(1, "d1"))
+    path = place.home.root / "labels" / "human.jsonl"
+    write_jsonl(path, [{"event_id": f"{device}-e1", "verdict": "right", "example_id": None} for device in ("d1", "d2")])
+    assert place.forget("d1") == counts(events=1, verdicts=1)
+    assert [row["event_id"] for row in read_jsonl(path)] == ["d2-e1"]
 
 
 def test_what_a_stopped_collector_had_not_delivered_goes_and_a_running_one_drops_it_itself(
