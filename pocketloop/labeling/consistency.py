@@ -16,6 +16,9 @@ FOLDS = 5
 SAMPLE = 20_000
 """Items that the classifier is trained on: more cost time and memory, and hardly make it any better."""
 
+_WEIGHTS = 2_000_000
+"""Most weights of one classifier (features times labels): fitting takes some 200 bytes for each."""
+
 Opinion = Literal["agrees", "doubts", "cannot tell"]
 
 
@@ -108,7 +111,7 @@ class _Folds:
         from threadpoolctl import threadpool_limits
 
         self._place = {name: at for at, name in enumerate(names)}
-        self._features = _features()
+        self._features = _features(len(names))
         given = np.array([self._place[item.label] for item in items])
         folds = np.array([_fold(item.group) for item in items])
         matrix = self._features.fit_transform([_shown(item.text) for item in items])
@@ -187,13 +190,15 @@ def _fold(group: str) -> int:
     return _hash(group) % FOLDS
 
 
-def _features() -> Any:
+def _features(labels: int) -> Any:
+    """Words and letters; of many labels, only the more frequent ones fit into memory."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union
 
+    most = _WEIGHTS // labels // 2
     return make_union(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True),  # people mistype
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=most),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True, max_features=most),  # people mistype
     )
 
 
@@ -206,7 +211,7 @@ def _out_of_fold(texts: list[str], given: Any, groups: list[str], seed: int) -> 
     from sklearn.pipeline import make_pipeline
     from threadpoolctl import threadpool_limits
 
-    model = make_pipeline(_features(), LogisticRegression(C=5.0, max_iter=30))
+    model = make_pipeline(_features(given.max() + 1), LogisticRegression(C=5.0, max_iter=30))
     folds = GroupKFold(FOLDS, shuffle=True, random_state=seed)
     # The matrices are small: more threads only spin (ten times the processor time on two busy cores).
     with warnings.catch_warnings(), threadpool_limits(1):
