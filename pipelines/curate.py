@@ -8,8 +8,10 @@ from zenml.enums import ExecutionMode
 from pocketloop.contracts.recipe import Recipe
 from steps.collect import collect
 from steps.drift import drift
-from steps.label import label
+from steps.evaluate import champion
+from steps.label import label, people
 from steps.release import previous_release, release
+from steps.sample_answers import sample_answers
 from steps.scrub import scrub
 from steps.select import evaluation_prompts, select
 from steps.validate import validate
@@ -28,7 +30,8 @@ def curate_data(recipe: Recipe) -> Any:
     validated, validation_report = validate(recipe.view(), scrubbed)
     previous = previous_release(recipe.view(), validated)
     _, drift_report = drift(recipe.view("drift"), validated, previous)
-    labelled, label_report = label(recipe.view("label"), validated)
+    sampled = sample_answers(recipe.view("label", "prompt", "evaluation", "export"), validated, champion(recipe.view()))
+    labelled, label_report = label(recipe.view("label"), validated, people(recipe.view("label")), sampled)
     prompts = evaluation_prompts(recipe.view("evaluation"))
     selected, select_report = select(recipe.view("select", "evaluation"), labelled, prompts, previous)
     dataset, fingerprints, made, _ = release(
