@@ -9,6 +9,8 @@ from pocketloop.contracts.files import canonical_json, sha256_text, write_json
 from pocketloop.contracts.recipe import ScrubConfig
 from pocketloop.contracts.reports import Estimate, LeakAudit, TypeRecall
 from pocketloop.privacy.names import forgotten
+from pocketloop.privacy.ner.model import EMBEDDED
+from pocketloop.privacy.recognizers import Analyzer
 from pocketloop.privacy.scrubber import Scrubber, code_digest
 from pocketloop.privacy.spans import Span, overlaps
 from pocketloop.privacy.values import clean_text
@@ -83,17 +85,20 @@ def _count(counts: dict[str, Counts], row: dict[str, Any], found: list[Span]) ->
             counts.setdefault(span.type, Counts()).spurious += 1
 
 
-def leak_audit(config: ScrubConfig, rows: Iterable[dict[str, Any]], unknown: Iterable[str] = ()) -> LeakAudit:
+def leak_audit(
+    config: ScrubConfig, rows: Iterable[dict[str, Any]], unknown: Iterable[str] = (), embedded: Path = EMBEDDED
+) -> LeakAudit:
     """The scrubber that `config` describes, on labelled rows as `audit` takes them; the last line is over all types.
 
     `unknown`: lower-cased words of names that the gazetteer is not to know meanwhile, so that what is measured is how
-    names are found that nobody has listed.
+    names are found that nobody has listed. `embedded`: where the model of the engine `embedded` lies.
     """
     known = list(rows)
     with forgotten(unknown):
         scrubber = Scrubber(config, bytes(32))
+        scrubber.analyzer = Analyzer(config.ner, embedded=embedded)
         counts = audit(scrubber, known)
-    return LeakAudit(scrubber=audit_key(config), rows=len(known), types=_lines(counts))
+    return LeakAudit(scrubber=audit_key(config, embedded), rows=len(known), types=_lines(counts))
 
 
 def cached_audit(
@@ -112,9 +117,9 @@ def cached_audit(
     return result
 
 
-def audit_key(config: ScrubConfig) -> str:
+def audit_key(config: ScrubConfig, embedded: Path = EMBEDDED) -> str:
     """Digest of what an audit's figures depend on; a scrubber's key and slots change none of them."""
-    version = Scrubber(config, bytes(32)).analyzer.version
+    version = Analyzer(config.ner, embedded=embedded).version
     return sha256_text(canonical_json([config.model_dump(mode="json"), version, code_digest()]))[:16]
 
 

@@ -8,12 +8,14 @@ Mastercard's 2-series, take the tail of an e-mail address for a URL, and fetch a
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pocketloop.contracts.files import canonical_json, sha256_text
 from pocketloop.contracts.recipe import NerConfig
 from pocketloop.privacy import addresses, credentials, patterns, persons
 from pocketloop.privacy.ner.engines import Ner, Recognized, as_recognizer, load_ner, ner_version
+from pocketloop.privacy.ner.model import EMBEDDED
 from pocketloop.privacy.placeholders import PLACEHOLDER
 from pocketloop.privacy.spans import RESIDUE, Span, overlaps
 
@@ -56,22 +58,29 @@ class Analyzer:
     Args:
         ner: the trained recognizer beside the patterns.
         extra: further Presidio recognizers.
+        embedded: where the model of the engine `embedded` lies, to try another than the shipped one.
     """
 
-    def __init__(self, ner: NerConfig | None = None, extra: "Sequence[EntityRecognizer] | None" = None) -> None:
+    def __init__(
+        self,
+        ner: NerConfig | None = None,
+        extra: "Sequence[EntityRecognizer] | None" = None,
+        embedded: Path = EMBEDDED,
+    ) -> None:
         self.ner = ner or NerConfig()
+        self._embedded = embedded
         self._extra = list(extra or ())
 
     @cached_property
     def version(self) -> str:
         """Digest of what decides the finds beside this package's own files: engine, model, further recognizers."""
         others = [[r.name, r.version, sorted(r.supported_entities)] for r in self._extra]
-        return sha256_text(canonical_json([ner_version(self.ner), others]))[:16]
+        return sha256_text(canonical_json([ner_version(self.ner, self._embedded), others]))[:16]
 
     @cached_property
     def _trained(self) -> list[Ner]:
         """Loaded on first use: spaCy takes seconds, and a run whose shards are all cached needs none."""
-        trained = load_ner(self.ner)
+        trained = load_ner(self.ner, self._embedded)
         others: list[Ner] = [Recognized(recognizer) for recognizer in self._extra]
         return [trained, *others] if trained else others
 

@@ -6,12 +6,15 @@ the names. Held-out sets use wordings of their own and countries that are not in
 
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from importlib import resources
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from pocketloop.contracts.files import read_jsonl, write_jsonl
 from pocketloop.privacy.names import gazetteer, names_of, ordinary_words
 from pocketloop.privacy.ner import values
 from pocketloop.privacy.spans import Span
@@ -58,6 +61,25 @@ def rows(seed: int) -> Iterator[Row]:
             row = _joined(row, _row(rng), rng.choice([". ", ", ", " and ", " ", "; ", "! "]))
         if row.text:
             yield row
+
+
+def write_rows(sentences: Iterable[Row], path: Path) -> dict[str, int]:
+    """Write sentences as JSON lines; returns how many spans of each type there are."""
+    counts: Counter[str] = Counter()
+
+    def lines() -> Iterator[dict[str, Any]]:
+        for row in sentences:
+            counts.update(span.type for span in row.spans)
+            yield {"text": row.text, "spans": [[s.start, s.end, s.type] for s in row.spans]}
+
+    write_jsonl(path, lines())
+    return dict(sorted(counts.items()))
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """What `write_rows` wrote."""
+    for line in read_jsonl(path):
+        yield Row(line["text"], [Span(start, end, kind) for start, end, kind in line["spans"]])
 
 
 @lru_cache(maxsize=1)
@@ -129,16 +151,17 @@ def _row(rng: random.Random) -> Row:
     locale = rng.choice(TRAINING_LOCALES if rng.random() < 0.35 else _LATIN)
     look = rng.random()
     lower = look < 0.42
+    varied = section in ("person", "address", "none") and rng.random() < 0.25
     text, spans, at = "", [], 0
     for match in _SLOT.finditer(template):
-        text += _literal(template[at : match.start()], rng, lower)
+        text += _literal(template[at : match.start()], rng, lower, varied)
         value, kind = _fill(match.group(1), rng, locale)
         value = value.lower() if lower and kind not in ("PASSWORD", "LICENSE_PLATE") else value
         if kind:
             spans.append(Span(len(text), len(text) + len(value), kind))
         text += value
         at = match.end()
-    text += _literal(template[at:], rng, lower)
+    text += _literal(template[at:], rng, lower, varied)
     if lower:
         text = text.rstrip(".!")
     elif look < 0.75 and text[:1].islower():
@@ -150,13 +173,13 @@ def _row(rng: random.Random) -> Row:
     return Row(text, spans)
 
 
-def _literal(text: str, rng: random.Random, lower: bool) -> str:
+def _literal(text: str, rng: random.Random, lower: bool, varied: bool) -> str:
     """A template's own words, some of them exchanged, misspelt, and without commas in dictated text."""
     if not lower:
         text = re.sub(r"\bi\b", "I", text)
     elif rng.random() < 0.7:
         text = text.replace(",", "").replace("?", "")
-    if rng.random() < 0.25:
+    if varied:
         text = re.sub(r"(?<!\w)[a-z]{4,}(?!\w)", lambda m: _common(rng) if rng.random() < 0.2 else m.group(), text)
     if len(text) > 8 and rng.random() < 0.04:
         at = rng.randrange(1, len(text) - 2)
@@ -209,7 +232,7 @@ def _part(rng: random.Random, pool: tuple[str, ...]) -> str:
 def _person(rng: random.Random, locale: str) -> str:
     firsts, lasts = _pool(locale)
     first, last = _part(rng, firsts), _part(rng, lasts)
-    particle = rng.choice(["van ", "de ", "von ", "da ", "al ", "del ", "bin ", "van der ", "O'", "Mc"])
+    particle = rng.choice(["van ", "de ", "von ", "da ", "al ", "del ", "bin ", "van der ", "Mac ", "O'", "Mc"])
     forms = {
         first: 46,
         f"{first} {last}": 40,

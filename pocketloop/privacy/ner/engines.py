@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pocketloop.contracts.errors import ConfigError
-from pocketloop.contracts.files import sha256_tree
+from pocketloop.contracts.files import sha256_file, sha256_tree
 from pocketloop.contracts.recipe import NerConfig
 from pocketloop.privacy.ner.model import EMBEDDED, EmbeddedNer
 from pocketloop.privacy.spans import Span
@@ -37,8 +37,8 @@ class Ner(Protocol):
         ...
 
 
-def load_ner(config: NerConfig) -> Ner | None:
-    """The engine that `config` names, `None` for `none`.
+def load_ner(config: NerConfig, embedded: Path = EMBEDDED) -> Ner | None:
+    """The engine that `config` names, `None` for `none`; ours is loaded from the folder `embedded`.
 
     Raises:
         ConfigError: a library is missing, or the model cannot be loaded.
@@ -46,7 +46,7 @@ def load_ner(config: NerConfig) -> Ner | None:
     model = str(config.model)
     try:
         if config.engine == "embedded":
-            return EmbeddedNer(language=config.language)
+            return EmbeddedNer(embedded, config.language)
         if config.engine == "spacy":
             return SpacyNer(model, config.labels)
         if config.engine == "transformers":
@@ -60,17 +60,19 @@ def load_ner(config: NerConfig) -> Ner | None:
     return None
 
 
-def ner_version(config: NerConfig) -> Any:
+def ner_version(config: NerConfig, embedded: Path = EMBEDDED) -> Any:
     """What a result depends on: the configuration, and the digest of the model's files where they lie on this machine.
 
     A model named by its hub id is taken to be what it was; pin it by a local folder.
     """
-    folder = EMBEDDED if config.engine == "embedded" else Path(config.model or "/nonexistent")
-    return [config.model_dump(mode="json", exclude={"model"}), _digest(folder) or config.model]
+    folder = embedded if config.engine == "embedded" else Path(config.model or "")
+    named = config.engine == "embedded" or (config.model and folder.is_dir())
+    return [config.model_dump(mode="json", exclude={"model"}), sha256_tree(folder) if named else config.model, _code()]
 
 
-def _digest(folder: Path) -> str:
-    return sha256_tree(folder) if folder.is_dir() else ""
+def _code() -> list[str]:
+    """Digests of the code that loads and reads models."""
+    return [sha256_file(Path(__file__).parent / name) for name in ("engines.py", "model.py")]
 
 
 class SpacyNer:

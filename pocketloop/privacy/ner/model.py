@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 EMBEDDED = Path(__file__).parent / "model"
 WEIGHTS, CARD = "weights.bin", "model.json"
-_BATCH = 256
+_BATCH = 64
+_NUMBERED = {"ADDRESS", "DATE_OF_BIRTH", "LICENSE_PLATE"}
 
 
 class Shape(BaseModel):
@@ -39,7 +40,10 @@ class Shape(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """What the weights belong to, and the chances from which a word is (`sure`) or may be (`unsure`) personal data."""
+    """What the weights belong to, and the chances from which a word is (`sure`) or may be (`unsure`) personal data.
+
+    `sure_of_rare` holds for names: a word that is not everyday English is one more readily.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,6 +53,7 @@ class ModelCard(BaseModel):
     seed: int
     rows: int
     sure: float = 0.5
+    sure_of_rare: float = 0.4
     unsure: float = 0.25
 
 
@@ -97,6 +102,8 @@ def build(card: ModelCard, kind: Callable[[str], str] = word_kind, language: str
     words = tags(card.labels)
     sample = Example.from_dict(Doc(vocab, words=words), {"tags": words})
     tagger.initialize(lambda: [sample], nlp=nlp, labels=words)
+    for layer in tagger.model.walk():
+        layer.ops.use_blis = False  # numpy multiplies small matrices twice as fast
     return nlp
 
 
@@ -139,35 +146,58 @@ class EmbeddedNer:
                 found[index] = list(self._spans(doc, scores)) if len(doc) else []
         return found
 
+    def entities(self, doc: Any) -> list[Any]:
+        """The sure finds of one parsed text as spaCy entities, for a spaCy pipeline that holds this model."""
+        scores = self._tagger.model.predict([doc])[0]
+        spans = (s for s in self._spans(doc, scores) if s.score >= self.card.sure) if len(doc) else ()
+        return [doc.char_span(s.start, s.end, label=s.type, alignment_mode="expand") for s in spans]
+
     def _spans(self, doc: Any, scores: Any) -> Iterator[Span]:
-        """Runs of words that are rather personal data than not, and single words that may be."""
+        """Runs of words of one type with a sure one among them; words of other runs are unsure by themselves."""
         chances = 1 - scores[:, self._tagger.labels.index("O")]
         if chances.max() < self.card.unsure:
             return
-        run: list[int] = []
-        label = ""
-        for index in range(len(doc)):
-            chance = float(chances[index])
-            kind, begins = self._kind(scores[index]) if chance >= self.card.unsure else ("", False)
-            sure = chance >= self.card.sure
-            if run and (not sure or begins or kind != label):
-                yield self._span(doc, run, label, chances)
-                run = []
-            if sure:
-                run.append(index)
-                label = kind
-            elif kind:
-                token = doc[index]
-                yield Span(token.idx, token.idx + len(token), kind, round(0.4 * chance / self.card.sure - 1e-3, 3))
-        if run:
-            yield self._span(doc, run, label, chances)
+        words = [self._word(doc[i], float(chances[i]), scores[i]) for i in range(len(doc))]
+        start = 0
+        for end in range(1, len(words) + 1):
+            if end < len(words) and words[end].label == words[end - 1].label and not words[end].begins:
+                continue
+            run = words[start:end]
+            if run[0].label and any(word.sure for word in run):
+                yield from self._run(doc, run, start)
+            elif run[0].label:
+                yield from (_unsure(doc[start + i], word) for i, word in enumerate(run))
+            start = end
 
-    def _kind(self, scores: Any) -> tuple[str, bool]:
-        best = max(self._columns, key=lambda label: scores[self._columns[label][0]] + scores[self._columns[label][1]])
-        begin, inside = self._columns[best]
-        return best, bool(scores[begin] > scores[inside])
+    def _word(self, token: Any, chance: float, scores: Any) -> "_Word":
+        """A word's likeliest type, if it can be of it at all."""
+        if chance < self.card.unsure:
+            return _Word("", False, False, chance)
+        label = max(self._columns, key=lambda each: scores[self._columns[each][0]] + scores[self._columns[each][1]])
+        if label == "PERSON" and any(char.isdigit() for char in token.text):
+            return _Word("", False, False, chance)
+        begin, inside = self._columns[label]
+        bound = self.card.sure if token.prefix_.startswith("o") or label != "PERSON" else self.card.sure_of_rare
+        begins = bool(scores[begin] > scores[inside]) and chance >= bound
+        return _Word(label, begins, chance >= bound, chance)
 
-    def _span(self, doc: Any, run: list[int], label: str, chances: Any) -> Span:
-        first, last = doc[run[0]], doc[run[-1]]
-        score = 0.5 + 0.4 * (float(chances[run].mean()) - self.card.sure) / (1 - self.card.sure)
-        return Span(first.idx, last.idx + len(last), label, round(score, 3))
+    def _run(self, doc: Any, run: "list[_Word]", start: int) -> Iterator[Span]:
+        """One find from the first to the last word; without a digit, a type of numbers is not one."""
+        first, last = doc[start], doc[start + len(run) - 1]
+        letters = "".join(token.text for token in doc[start : start + len(run)])
+        if any(char.isdigit() if run[0].label in _NUMBERED else char.isalnum() for char in letters):
+            chance = sum(word.chance for word in run) / len(run)
+            yield Span(first.idx, last.idx + len(last), run[0].label, round(0.5 + 0.4 * chance, 3))
+
+
+class _Word(NamedTuple):
+    """What a word is taken for: no label where it is nobody's."""
+
+    label: str
+    begins: bool
+    sure: bool
+    chance: float
+
+
+def _unsure(token: Any, word: _Word) -> Span:
+    return Span(token.idx, token.idx + len(token), word.label, round(0.39 * word.chance, 3))

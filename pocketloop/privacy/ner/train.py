@@ -2,21 +2,24 @@
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pocketloop.privacy.names import gazetteer
-from pocketloop.privacy.ner.corpus import LABELS, Row, rows
+from pocketloop.privacy.ner.corpus import LABELS, Row
 from pocketloop.privacy.ner.model import ModelCard, Shape, build, save, word_kind
 from pocketloop.privacy.spans import Span
 
+SENTENCES = 300_000
+_BATCH = 128
+
 
 def train_ner(
-    out: Path, *, size: int = 120_000, seed: int = 7, shape: Shape | None = None, batch: int = 128
+    corpus: Iterable[Row], out: Path, *, size: int = SENTENCES, seed: int = 7, shape: Shape | None = None
 ) -> ModelCard:
-    """Train on `size` sentences, each seen once, and write the model to `out`.
+    """Train on the first `size` sentences, each seen once, and write the model to `out`.
 
     In training the gazetteer knows half of the listed names, so that the model learns both what a listed name says and
     to do without. The same seed, libraries and machine give the same bytes.
@@ -34,12 +37,12 @@ def train_ner(
     averages: dict[Any, Any] = {}
     optimizer.averages = averages
     tagger = nlp.get_pipe("tagger")
-    steps = size // batch
-    stream = rows(seed)
+    steps = size // _BATCH
+    stream = iter(corpus)
     for step in range(steps):
         optimizer.learn_rate = 0.002 * min(1.0, (step + 1) / 100) * (1 - 0.95 * step / steps)
         examples = []
-        for row in islice(stream, batch):
+        for row in islice(stream, _BATCH):
             doc = nlp.make_doc(row.text)
             examples.append(Example.from_dict(doc, {"tags": list(tags_of(doc, row))}))
         tagger.update(examples, sgd=optimizer, drop=0.15)

@@ -14,7 +14,7 @@ _STREETS = (
 _MONTHS = "January February March April May June July August September October November December".split()
 _WORDS = (
     "turtle cedar cloudy pickle autumn wizard yellow mango castle ocean kitten eagle ginger violet comet planet "
-    "correct horse banana hidden spring daisy teddy lucky sweet thunder pirate golden captain howdy welcome burger blue star"
+    "correct horse banana hidden spring daisy teddy lucky sweet thunder pirate golden captain howdy welcome burger blue"
 ).split()
 
 
@@ -88,6 +88,8 @@ def password(rng: Random, _locale: str) -> str:
             f"{first}_{second}{rng.choice('!$#*?')}",
             f"{number}{second}{rng.choice('!$#@')}",
             f"{first}{second}",
+            f"{first.title()}{rng.choice('#@-.')}{number}",
+            f"{first}_{number}{rng.choice('$!?')}",
             first.upper() + str(number),
             f"{first[0]}0{first[1:]}{rng.choice('!?.')}{number}",
             random_one,
@@ -173,6 +175,7 @@ NUMBERS: dict[str, Callable[[Random], str]] = {
     "phone": _phone,
     "code": _code,
     "date": _date,
+    "long": lambda rng: _filled(rng.choice(["ddddd", "dddddd", "dddd", "ddddd-dd", "ddd-dddd", "dddddddddd"]), rng),
     "version": lambda rng: ".".join(str(rng.randint(0, 20)) for _ in range(rng.choice([2, 3]))),
     "email": _email,
     "url": lambda rng: (
