@@ -20,8 +20,8 @@ BANDS = 16
 _SEED = 20
 _NEIGHBOURS = 64
 """Most neighbours that one document is compared with in one band: keeps the work in proportion to the documents."""
-_SLACK = 0.12
-"""How far below the bound 128 permutations may estimate a pair that meets it: over four standard deviations."""
+_DEVIATIONS = 3.4
+"""How far below the bound the signatures of a pair may agree that meets it, in standard deviations: one in 3,000."""
 _CHUNK = 20_000
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
@@ -84,6 +84,8 @@ def _proposed(
 ) -> npt.NDArray[np.int64]:
     """Pairs (later row, earlier row) that share a band and whose signatures agree well enough, each once."""
     total = np.uint64(len(position))
+    deviation = (bound * (1 - bound) / PERMUTATIONS) ** 0.5
+    enough = (bound - _DEVIATIONS * deviation) * PERMUTATIONS
     found = np.empty(0, dtype=np.uint64)
     following = band(0)[candidates]
     for number in range(BANDS):
@@ -93,7 +95,7 @@ def _proposed(
         fresh = [found]
         for left, right in _neighbours(here[order]):
             a, b = candidates[order[left]], candidates[order[right]]
-            agree = np.count_nonzero(signed[a] == signed[b], axis=1) >= (bound - _SLACK) * PERMUTATIONS
+            agree = np.count_nonzero(signed[a] == signed[b], axis=1) >= enough
             a, b = a[agree], b[agree]
             later = np.where(position[a] > position[b], a, b).astype(np.uint64)
             fresh.append(later * total + ((a + b).astype(np.uint64) - later))
