@@ -16,7 +16,7 @@ FOLDS = 5
 SAMPLE = 20_000
 """Items that the classifier is trained on: more cost time and memory, and hardly make it any better."""
 
-_WEIGHTS = 2_000_000
+_WEIGHTS = 1_500_000
 """Most weights of one classifier (features times labels): fitting takes some 200 bytes for each."""
 
 Opinion = Literal["agrees", "doubts", "cannot tell"]

@@ -6,11 +6,13 @@ from pocketloop.contracts.examples import Example
 from pocketloop.contracts.reports import JudgeUse
 from pocketloop.labeling.extract import Candidate, EventFiles, Place
 from pocketloop.labeling.judges import UNSURE, Verdict
-from pocketloop.labeling.jury import Jury
+from pocketloop.labeling.jury import NOT_YET, Jury
 from pocketloop.labeling.priority import Queue
 
 ENOUGH_RATED = 300
 """Answers on which people have spoken are asked about for the agreement alone: more hardly narrow its interval."""
+
+_NOT_YET = Verdict("unsure", NOT_YET)
 
 
 class LlmJudge:
@@ -54,13 +56,16 @@ class LlmJudge:
 
     def verdicts(self, candidates: Sequence[Candidate]) -> list[Verdict]:
         """The verdicts that were settled."""
-        return [self._verdicts.get(one.event_id, UNSURE) for one in candidates]
+        return [self._verdicts.get(one.event_id) or self._unsettled(one) for one in candidates]
+
+    def _unsettled(self, candidate: Candidate) -> Verdict:
+        # Where people have spoken, a judge that cannot say anything has nothing to add.
+        return UNSURE if candidate.event_id in self._rated else _NOT_YET
 
     def _in_line(self) -> Iterator[Candidate]:
         return (self._events.at(place) for place in self._queue)
 
     async def _judge(self, candidate: Candidate) -> None:
         verdict = await self._jury.judge(candidate.prompt, candidate.answer)
-        # Where people have spoken, a judge that cannot say anything has nothing to add.
-        if verdict.verdict != "unsure" or candidate.event_id not in self._rated:
+        if verdict.verdict != "unsure" or (verdict.reason != NOT_YET and candidate.event_id not in self._rated):
             self._verdicts[candidate.event_id] = verdict
