@@ -95,3 +95,13 @@ def test_a_reader_that_holds_the_old_pages_is_named(
     report = expire(log, received, NOW + timedelta(days=60), days=30)
     assert report.events == 0
     assert not holding(log, "Kowalski")
+
+
+def test_a_log_of_an_earlier_version_counts_its_refused_lines_from_now_on(tmp_path: Path, received: Received) -> None:
+    log = tmp_path / "log"
+    put(log, event(1), b"{broken")
+    with open_log(log) as connection:
+        connection.execute("ALTER TABLE quarantine DROP COLUMN arrived")
+    today = datetime.now(UTC)
+    assert expire(log, received, today, days=1).quarantined == 0
+    assert expire(log, received, today + timedelta(days=3), days=1).quarantined == 1
