@@ -41,7 +41,7 @@ class Profile(BaseModel):
     days: dict[str, int] = Field(default_factory=dict)
     """Validated events by the UTC day on which they happened."""
     labels: dict[str, dict[str, int]] = Field(default_factory=dict)
-    """Examples by answer (label, functions called, or `text`), then by split."""
+    """Examples by answer (label, function, or `call` and `text` in a chat), then by split."""
     sources: dict[str, int] = Field(default_factory=dict)
     """Examples by source."""
     per_group: dict[str, int] = Field(default_factory=dict)

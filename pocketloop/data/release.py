@@ -16,7 +16,6 @@ No file holds the time of its making: the same records give the same release. Re
 
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -43,8 +42,6 @@ from pocketloop.data.profile import Profile, Tally, members
 from pocketloop.data.split import SPLITS, split_release
 
 RECORD = "release.json"
-_FUNCTIONS = re.compile(r"[\w.+-]{1,128}")
-"""What functions called in a chat are called: no catalogue says which there are, and a phone could post anything."""
 
 
 def write_release(
@@ -189,7 +186,7 @@ def _digest(folder: Path, adapter: str) -> str:
 
 def _write_files(folder: Path, recipe: Recipe, select: SelectReport, validated: Path, scrubbed: Path) -> Tally:
     """Write everything beside the splits and the quarantine but the card and the record; returns what was counted."""
-    tally = Tally(frozenset(name for name in select.by_label if recipe.task != "chat" or _FUNCTIONS.fullmatch(name)))
+    tally = Tally(frozenset(select.by_label))
 
     def lines() -> Iterator[dict[str, Any]]:
         for member in members(folder / "splits", recipe.task):
