@@ -7,7 +7,21 @@ import sys
 
 import typer
 
-from pocketloop.cli import cdn, collector, data, delivery, device, fleet, new, pipelines, recipes, registry, review, ui
+from pocketloop.cli import (
+    cdn,
+    collector,
+    data,
+    delivery,
+    device,
+    fleet,
+    labels,
+    new,
+    pipelines,
+    recipes,
+    registry,
+    review,
+    ui,
+)
 from pocketloop.cli.console import complain
 from pocketloop.contracts.errors import PocketloopError
 
@@ -23,6 +37,7 @@ app = typer.Typer(
 pipelines.add_to(app)
 recipes.add_to(app)
 data.add_to(app)
+labels.add_to(app)
 new.add_to(app)
 registry.add_to(app)
 review.add_to(app)
