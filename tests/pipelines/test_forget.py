@@ -4,6 +4,7 @@ import gzip
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,7 +209,7 @@ def test_the_next_release_leaves_it_out_and_everybody_else_in(forgotten: Forgott
     assert forgotten.group not in new.values()
     left = {example for example, group in old.items() if group != forgotten.group}
     assert len(left - new.keys()) <= len(left) // 50, "judges learn from everybody: a verdict or two may change"
-    with sqlite3.connect(forgotten.fleet.home.events / "log.sqlite") as log:
+    with closing(sqlite3.connect(forgotten.fleet.home.events / "log.sqlite")) as log:
         assert log.execute("SELECT count(*) FROM events WHERE device_id = ?", (DEVICE,)).fetchone() == (0,)
 
 
