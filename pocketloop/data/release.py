@@ -70,7 +70,7 @@ def write_release(
         split = split_release(selected, folder, recipe.data)
         digest = _digest(folder, recipe.adapter)
         target = home.releases / digest
-        if not target.is_dir():
+        if not (target / RECORD).is_file():
             tally = _write_files(folder, recipe, select, validated, scrubbed)
             release = _record(
                 digest=digest,
@@ -234,9 +234,11 @@ def _alive(process: str) -> bool:
 
 
 def _publish(folder: Path, target: Path) -> None:
-    """Give the release its name; another run may have been faster with the same."""
+    """Give the release its name; another run may have been faster with the same. What has no record is no release."""
     try:
         folder.rename(target)
     except OSError:
-        if not (target / RECORD).is_file():
-            raise
+        if (target / RECORD).is_file():
+            return
+        shutil.rmtree(target)
+        folder.rename(target)

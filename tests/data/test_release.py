@@ -3,6 +3,8 @@ import os
 import subprocess
 import sys
 import tracemalloc
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -133,6 +135,25 @@ def test_what_a_killed_run_left_behind_is_no_release_and_goes_with_the_next(tmp_
     write_sample(tmp_path, range(50))
     assert not left.exists()
     assert working.exists()
+
+
+def test_a_release_whose_record_is_gone_is_written_anew(tmp_path: Path, home: Path) -> None:
+    made = write_sample(tmp_path, range(50))
+    folder = home / "releases" / made.digest
+    before = sha256_tree(folder)
+    (folder / "release.json").unlink()
+    assert write_sample(tmp_path, range(50)) == made
+    assert sha256_tree(folder) == before
+
+
+def test_two_runs_that_make_the_same_release_at_once_both_succeed(tmp_path: Path, home: Path) -> None:
+    for name in ("one", "two"):
+        stage_folders(tmp_path / name, range(200))
+    with ProcessPoolExecutor(2, mp_context=get_context("fork")) as pool:
+        runs = [pool.submit(write_sample, tmp_path / name, range(200)) for name in ("one", "two")]
+    first, second = (run.result() for run in runs)
+    assert first == second == read_release(home / "releases" / first.digest)
+    assert not list((home / "releases").glob(".new-*"))
 
 
 def test_a_release_is_written_in_memory_that_does_not_grow_with_its_records(tmp_path: Path, home: Path) -> None:
