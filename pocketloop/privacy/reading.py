@@ -9,20 +9,28 @@ from pydantic import ValidationError
 
 from pocketloop.contracts.events import InteractionEvent, Quarantined, ToolCall
 from pocketloop.privacy.addresses import is_street
+from pocketloop.privacy.names import gazetteer
 from pocketloop.privacy.placeholders import PLACEHOLDER
 from pocketloop.privacy.records import cleaned, leaves, structured, texts_of
 from pocketloop.privacy.slots import Slots, slot_type
 from pocketloop.privacy.spans import RESIDUE, Span, free_parts, settle
-from pocketloop.privacy.values import Value, find_values, is_generic, is_ordinary, make_value, parts_of
+from pocketloop.privacy.values import Value, compact, find_values, is_generic, is_ordinary, make_value, parts_of
 
 CONTAINED = {"PERSON", "ADDRESS", "PASSWORD"}
 """Types that may be a part of a longer find of another type."""
+
+DOUBT = 0.35
+"""A find this many times as sure as one must be to be believed makes a text unclear; what is less sure is noise.
+
+Chosen on held-out texts: of those that a find still leaked from, this withholds one in seven for one in a thousand of
+the others. From 0.25 on it would be one in three for one in eighty, and every fourth long dialogue.
+"""
 
 Find = Callable[[Sequence[str], Sequence[str]], list[list[Span]]]
 """Texts and the regions that their speakers dial from → all spans of each text."""
 
 _NAME = re.compile(r"[\w.:/+-]+")
-_FIELD = re.compile(r"[a-z]+(?:_[a-z]+)+")
+_FIELD = re.compile(r"[a-z]+(?:_[a-z]+)*")
 _SHORT_NUMBER = re.compile(r"[\s+-]*\d{0,4}(?:[.,:]\d{1,2})?\s*")
 _REGION = re.compile(r"[-_]([A-Z]{2})\b")
 
@@ -59,11 +67,12 @@ class Wanted:
 
         An everyday word that may be a name is left alone: it says nothing about anybody.
         """
+        doubtful = DOUBT * self.min_score
         for span in spans:
-            if span.type != RESIDUE and span.score >= self.min_score:
+            if span.type != RESIDUE and not doubtful <= span.score < self.min_score:
                 continue
             left = [text[part.start : part.end].strip(" .-/") for part in free_parts(span, claimed)]
-            if any(part and not is_ordinary(part) for part in left):
+            if any(len(compact(part)) > 1 and not is_ordinary(part) for part in left):
                 return f"unclaimed {span.type.lower()} of {span.end - span.start} characters"
         return ""
 
@@ -160,12 +169,11 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _to_search(event: InteractionEvent, wanted: Wanted) -> Iterator[str]:
-    said = texts_of(event, keys=False)
-    yield from said
-    for key in set(texts_of(event)).difference(said):
-        # What a program calls its fields is nobody's name; "Anna" as a key may be somebody's.
-        if not _FIELD.fullmatch(key) and not is_ordinary(key):
-            yield key
+    contents = {message.content for message in event.messages}
+    for text in texts_of(event):
+        # What programs call their fields and choices is nobody's name; "anna" may be somebody's.
+        if text in contents or not _FIELD.fullmatch(text) or not gazetteer().keys().isdisjoint(text.split("_")):
+            yield text
     for text, _ in _slots(event, wanted):
         yield text
 

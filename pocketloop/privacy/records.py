@@ -35,16 +35,16 @@ class ScrubbedEvent(BaseModel):
     found: dict[str, int]
 
 
-def texts_of(event: InteractionEvent | ScrubbedEvent, keys: bool = True) -> list[str]:
-    """Every text of an event that a person, a model or a tool wrote, in order; names of arguments if asked."""
+def texts_of(event: InteractionEvent | ScrubbedEvent) -> list[str]:
+    """Every text of an event that a person, a model or a tool wrote, names of arguments included, in order."""
     said = [message.content for message in event.messages]
     calls = [call for message in event.messages for call in message.tool_calls]
     correction = event.feedback.corrected()
     if correction:
         said.append(correction.content)
         calls += correction.tool_calls
-    texts = [leaf for content in said for leaf in leaves(structured(content) or content, keys)]
-    return texts + [leaf for call in calls for leaf in leaves(call.arguments, keys)]
+    texts = [leaf for content in said for leaf in leaves(structured(content) or content)]
+    return texts + [leaf for call in calls for leaf in leaves(call.arguments)]
 
 
 def structured(content: str) -> Any:

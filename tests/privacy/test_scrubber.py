@@ -134,9 +134,9 @@ def test_another_key_gives_other_pseudonyms(scrubber: Scrubber, event: MakeEvent
 
 @pytest.mark.parametrize("text", ["track 9912345678901234", "I wrote to bob@localhost", "it is a1b2c3d4e5f6a7b8c9"])
 def test_unclear_residue_sends_the_event_to_quarantine_without_quoting_it(
-    scrubber: Scrubber, event: MakeEvent, text: str
+    by_patterns: Scrubber, event: MakeEvent, text: str
 ) -> None:
-    record = scrubber.scrub_event(event(text, "OK."))
+    record = by_patterns.scrub_event(event(text, "OK."))
     assert isinstance(record, Quarantined)
     assert record.reason == "unclear residue" and record.event_id == "e-1"
     assert text.rsplit(maxsplit=1)[-1] not in record.model_dump_json()
