@@ -25,7 +25,7 @@ _LOCKS = (
     r"|(?:wi-?fi|alarm|door|gate|access|entry|security|lock)\s+(?:key|code))"
 )
 _PASSWORD = re.compile(
-    rf"\b{_LOCKS}\b(?:\s+(?:for|of|to)\s+(?:the|my|our)?\s*[\w-]+(?:\s[\w-]+)?)??"
+    rf"\b{_LOCKS}\b(?:\s+(?:for|of|to|at|on|in)\s+(?:the|my|our)?\s*[\w-]+(?:\s[\w-]+){{0,2}})??"
     r"\s*(?:\bis\b|\bwas\b|=|:|\bto\b|\bas\b)\s*(?:now\s+|set to\s+|called\s+)?([\"'“‘]?)(\S{3,64})",
     re.I,
 )
@@ -50,7 +50,7 @@ _PLATE_CONTEXT = re.compile(
 )
 _CAR = re.compile(
     r"\b(?:car|vehicle|van|truck|taxi|cab|uber)\b\W{1,3}(?:(?:with|is|plate|plates|number|reg)\W{1,3}){0,2}"
-    r"([A-Z0-9]{1,4}[ -]?[A-Z0-9]{2,4}(?:[ -][A-Z0-9]{2,4})?)(?!\w)"
+    r"([A-Z0-9]{1,4}[ -]?[A-Z0-9]{2,4}(?:[ -][A-Z0-9]{1,4})?)(?!\w)"
 )
 _PLATE_SHAPE = re.compile(
     r"(?<![\w-])(?:[A-Z]{2}\d{2} [A-Z]{3}|[A-ZÄÖÜ]{1,3}-[A-Z]{1,2} \d{1,4}[EH]?|[A-Z]{2}-\d{3}-[A-Z]{2})(?![\w-])"

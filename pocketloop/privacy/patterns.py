@@ -21,7 +21,10 @@ _PHONE = re.compile(
     re.I,
 )
 _PHONE_CONTEXT = re.compile(
-    r"\b(?:phone|mobile|cell|tel|telephone|fax|number|call|text|sms|dial|ring|reach|whatsapp|contact|hotline)\b", re.I
+    r"\b(?:(?:phone|mobile|cell|telephone|fax|number|call|text|ring|hotline|contact|extension|digit)(?:s|ed|ing)?"
+    r"|tel|sms|dial(?:led|ling|ed|ing|s)?|rang|rung|reach(?:es|ed|ing)?|whatsapp|callback|landline|voicemail"
+    r"|(?:get|catch|try)\s+(?:me|him|her|us|them)\s+(?:on|at)|pick(?:s|ed|ing)?\s+up|answers?)\b",
+    re.I,
 )
 _OTHER_NUMBER = re.compile(
     r"\b(?:order|invoice|ticket|tracking|booking|reference|confirmation|case|parcel|account|serial|model|flight|room)"
@@ -75,7 +78,8 @@ _BIRTH_DATE = (
     r"|\d{1,2}[/.-]\d{1,2}[/.-](?:\d{4}|\d{2})|(?:19|20)\d\d[/.-]\d{1,2}[/.-]\d{1,2})(?!\d)"
 )
 _BORN = re.compile(
-    r"\b(?:born|d\.?o\.?b\.?|date of birth|birth\s?date)\b\W{0,3}(?:(?:is|was|on|in|of|as|to|the|=)\W{1,3}){0,3}"
+    r"\b(?:born|d\.?o\.?b\.?|date of birth|birth\s?date)\b(?:\s+(?:for|on|in)\s+(?:the|my|our|his|her)\s+\w+)?"
+    r"\W{0,3}(?:(?:is|was|on|in|of|as|to|the|=)\W{1,3}){0,3}"
     rf"({_BIRTH_DATE})",
     re.I,
 )

@@ -28,7 +28,10 @@ TRAINING_LOCALES = _LATIN + tuple(
     th_TH el_GR""".split()
 )
 """Countries whose names are trained on; one in seven sentences has a name in another script than the Latin one."""
-_SECTIONS = {"person": 0.40, "address": 0.11, "birth": 0.04, "password": 0.05, "plate": 0.04, "none": 0.36}
+_SECTIONS = {"person": 34, "address": 9, "birth": 4, "password": 4, "plate": 4, "none": 27, "words": 18}
+_STREWN = (
+    "{Word} {Word} {n} {date} {time} {place} {org} {thing} {food} {code} {weekday} {month} {brand} {coined}".split()
+)
 _COINED = {"org", "brand", "band", "place", "app", "food", "song", "book"}
 """Kinds of things that now and then bear a word that nobody has seen."""
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
@@ -113,16 +116,16 @@ def _lines(name: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _common_words() -> tuple[list[str], list[float]]:
-    """English words that are in no list of names, with the square roots of their frequencies.
+    """English words that are in no list of names, with weights that flatten their frequencies.
 
     `wordfreq` is needed for training alone; its list is not shipped.
     """
     from wordfreq import top_n_list, word_frequency
 
     listed, ordinary = gazetteer(), ordinary_words()
-    words = [w for w in top_n_list("en", 40_000) if w.isalpha() and w.isascii() and len(w) > 2]
+    words = [w for w in top_n_list("en", 30_000) if w.isalpha() and w.isascii() and len(w) > 2]
     words = [word for word in words if word in ordinary or word not in listed]
-    return words, list(accumulate(word_frequency(word, "en") ** 0.5 for word in words))
+    return words, list(accumulate(word_frequency(word, "en") ** 0.35 for word in words))
 
 
 def _common(rng: random.Random) -> str:
@@ -147,7 +150,8 @@ def _expanded(template: str, rng: random.Random) -> str:
 
 def _row(rng: random.Random) -> Row:
     section = rng.choices(list(_SECTIONS), list(_SECTIONS.values()))[0]
-    template = " ".join(_expanded(rng.choice(_templates()[section]), rng).split())
+    template = _strewn(rng) if section == "words" else _expanded(rng.choice(_templates()[section]), rng)
+    template = " ".join(template.split())
     locale = rng.choice(TRAINING_LOCALES if rng.random() < 0.35 else _LATIN)
     look = rng.random()
     lower = look < 0.42
@@ -171,6 +175,14 @@ def _row(rng: random.Random) -> Row:
     if not lower and text and text[-1].isalnum() and rng.random() < 0.4:
         text += rng.choice(".?!") if rng.random() < 0.3 else "."
     return Row(text, spans)
+
+
+def _strewn(rng: random.Random) -> str:
+    """Words without a sense, among them at times a name: which words are nobody's must be known without context."""
+    words = [rng.choice(_STREWN) if rng.random() < 0.15 else "{word}" for _ in range(rng.randint(4, 14))]
+    if rng.random() < 0.4:
+        words[rng.randrange(len(words))] = "{PERSON}"
+    return " ".join(words)
 
 
 def _literal(text: str, rng: random.Random, lower: bool, varied: bool) -> str:
