@@ -18,7 +18,7 @@ EDGES = (0, 1, 10, 20, 30, 40, 60, 80, 120, 160, 240, 320, 480, 640, 960, 1280, 
 """Bins of lengths, in characters: from one edge up to the next, the last one open. Fixed, so that releases compare."""
 
 OTHER = "(other)"
-_PER_GROUP = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, 100))
+_SIZES = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (51, 100))
 _MOST_NAMES = 30
 
 
@@ -44,8 +44,8 @@ class Profile(BaseModel):
     """Examples by answer (label, function, or `call` and `text` in a chat), then by split."""
     sources: dict[str, int] = Field(default_factory=dict)
     """Examples by source."""
-    per_group: dict[str, int] = Field(default_factory=dict)
-    """Groups by how many examples they have (`3–5`)."""
+    per_device: dict[str, int] = Field(default_factory=dict)
+    """Devices (groups with events) by how many examples they have (`3–5`)."""
     lengths: dict[str, list[int]] = Field(default_factory=dict)
     """Validated records by the length of `prompt` and `answer`, one count for each bin of `EDGES`."""
     numbers: dict[str, Spread] = Field(default_factory=dict)
@@ -95,7 +95,8 @@ class Tally:
         self._known = known
         self._counts: Counter[tuple[str, str]] = Counter()
         self._groups: Counter[str] = Counter()
-        self._per_group: Counter[str] = Counter()
+        self._per_device: Counter[str] = Counter()
+        self._imported: set[str] = set()
         self._events: set[str] = set()
         self._labels: dict[str, Counter[str]] = {}
         self._sources: Counter[str] = Counter()
@@ -107,8 +108,11 @@ class Tally:
             answer = member.answer if member.answer in self._known else OTHER
             self._labels.setdefault(answer, Counter())[member.split] += 1
             self._sources[member.source] += 1
-            self._groups[member.split] += member.group not in self._per_group
-            self._per_group[member.group] += 1
+            self._groups[member.split] += member.group not in self._per_device and member.group not in self._imported
+            if member.event_ids:
+                self._per_device[member.group] += 1
+            else:
+                self._imported.add(member.group)
             self._events.update(member.event_ids)
 
     def count(self, kind: str, split: str) -> int:
@@ -132,7 +136,7 @@ class Tally:
             days=_days(validated),
             labels={answer: dict(sorted(self._labels[answer].items())) for answer in answers},
             sources=dict(sorted(self._sources.items())),
-            per_group=_sizes(Counter(self._per_group.values())),
+            per_device=_sizes(Counter(self._per_device.values())),
             lengths=lengths,
             numbers=numbers,
             names=names,
@@ -150,9 +154,9 @@ def _days(validated: Path) -> dict[str, int]:
 
 
 def _sizes(sizes: Counter[int]) -> dict[str, int]:
-    bins = {(str(low) if low == high else f"{low}–{high}"): (low, high) for low, high in _PER_GROUP}
+    bins = {(str(low) if low == high else f"{low}–{high}"): (low, high) for low, high in _SIZES}
     counts = {name: sum(n for size, n in sizes.items() if low <= size <= high) for name, (low, high) in bins.items()}
-    last = _PER_GROUP[-1][1]
+    last = _SIZES[-1][1]
     return {**counts, f"> {last}": sum(n for size, n in sizes.items() if size > last)}
 
 

@@ -13,9 +13,9 @@ from pocketloop.data.release_figures import (
     agreement_figure,
     audit_figure,
     days_figure,
+    devices_figure,
     found_figure,
     funnel_figure,
-    groups_figure,
     lengths_figure,
     mix_figure,
 )
@@ -84,8 +84,9 @@ def _figures(
     figures = {
         "funnel": funnel_figure(release.stages),
         "mix": mix_figure(profile.labels, old_labels),
-        "groups": groups_figure(profile.per_group),
     }
+    if any(profile.per_device.values()):
+        figures["devices"] = devices_figure(profile.per_device)
     if profile.days:
         figures["days"] = days_figure(profile.days)
     for name, counts in profile.lengths.items():

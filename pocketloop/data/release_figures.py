@@ -97,11 +97,11 @@ def day_bars(days: dict[str, int]) -> tuple[str, int, list[int]]:
     return first.isoformat(), width, counts
 
 
-def groups_figure(per_group: dict[str, int]) -> str:
-    """How many groups (devices, or single imported examples) have how many examples."""
+def devices_figure(per_device: dict[str, int]) -> str:
+    """How many devices have how many examples."""
     figure, axes = _small()
-    axes.bar(range(len(per_group)), list(per_group.values()), color=COLOURS["train"], width=0.8)
-    axes.set_xticks(range(len(per_group)), list(per_group))
+    axes.bar(range(len(per_device)), list(per_device.values()), color=COLOURS["train"], width=0.8)
+    axes.set_xticks(range(len(per_device)), list(per_device))
     axes.set_xlabel("examples", color=FAINT, fontsize=9)
     return svg(figure)
 

@@ -50,7 +50,7 @@ def test_a_profile_tells_how_the_records_spread(tmp_path: Path, home: Path) -> N
         split: sum(counts.get(split, 0) for counts in profile.labels.values()) for split in made.splits
     } == made.splits
     assert (sum(profile.days.values()), profile.days["2026-11-01"]) == (100, 4)
-    assert profile.per_group["3–5"] == 33 and profile.per_group["1"] == 1
+    assert profile.per_device["3–5"] == 33 and profile.per_device["1"] == 1
     assert sum(profile.lengths["prompt"]) == 100
     assert (profile.numbers["turns"].mean, profile.numbers["turns"].median) == (24.5, 24.5)
 
