@@ -115,6 +115,7 @@ def test_the_choice_does_not_depend_on_order_or_parts(seed: int, some: int, othe
     assert report.count.left_out == Counter(row.reason for row in quarantined)
 
 
+@pytest.mark.slow
 def test_the_choice_does_not_depend_on_the_number_of_tasks_or_processes(tmp_path: Path) -> None:
     examples = [example for seed in range(6) for example in messy(seed)]
     digests = set()
@@ -231,3 +232,13 @@ def test_what_a_chat_calls_is_compared_and_named_in_no_report(tmp_path: Path) ->
     assert len(kept) == 3
     assert report.by_label == {"call": 2, "text": 1}
     assert "Secret" not in report.model_dump_json()
+
+
+def test_the_same_last_word_in_different_conversations_is_no_phrasing(tmp_path: Path) -> None:
+    def chat(first: str) -> Example:
+        turns = [("user", first), ("assistant", "shall I?"), ("user", "yes please"), ("assistant", "done")]
+        return make_example("chat", [Message(role=role, content=said) for role, said in turns], source="s")
+
+    examples = [chat(text) for text in sentences(6, 9)] + [chat(f"wake me at {n}") for n in range(6)]
+    report, _, _ = run_select(tmp_path, examples, recipe("chat", per_template=2))
+    assert report.count.left_out == {"cap per template": 4}

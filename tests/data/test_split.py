@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pocketloop.contracts.errors import DataError
@@ -96,6 +96,7 @@ def split_or_none(examples: list[Example], seed: int = 7) -> Found | None:
 
 
 @pytest.mark.filterwarnings("ignore:the test split is empty")
+@settings(max_examples=40)
 @given(EXAMPLES, EXAMPLES, st.integers(0, 5))
 def test_a_group_never_moves_when_data_is_added(before: list[Example], added: list[Example], seed: int) -> None:
     first, second = split_or_none(before, seed), split_or_none(before + added, seed)
@@ -108,6 +109,7 @@ def test_a_group_never_moves_when_data_is_added(before: list[Example], added: li
 
 
 @pytest.mark.filterwarnings("ignore:the test split is empty")
+@settings(max_examples=40)
 @given(EXAMPLES)
 def test_nothing_is_lost_nothing_stands_twice_and_no_prompt_or_group_is_on_two_sides(examples: list[Example]) -> None:
     found = split_or_none(examples)
@@ -157,6 +159,7 @@ def test_what_is_dropped_does_not_quote_anybody() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:the test split is empty")
+@settings(max_examples=40)
 @given(
     EXAMPLES,
     st.lists(st.builds(pair, st.sampled_from([*PROMPTS, "only rated"]), GROUPS), max_size=20),

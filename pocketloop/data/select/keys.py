@@ -78,12 +78,12 @@ def shingles(text: str) -> set[str]:
 
 
 def phrasing(row: dict[str, Any]) -> str:
-    """The person's last words with every value taken out: placeholders, numbers, and what stands in the call.
+    """What the person said with every value taken out: placeholders, numbers, and what stands in the call.
 
-    Words that are nothing but values have no phrasing; they stay as they are.
+    All turns count: "yes please" is another request in every conversation. Words that are nothing but values have no
+    phrasing; they stay as they are.
     """
-    turns = list(user_turns(row["messages"][:-1]))
-    text = " ".join(words(turns[-1] if turns else ""))
+    text = " / ".join(" ".join(words(turn)) for turn in user_turns(row["messages"][:-1]))
     open_text = text
     for value in sorted(set(_values(row["messages"][-1])), key=lambda value: (-len(value), value)):
         open_text = f" {open_text} ".replace(f" {value} ", f" {_HOLE} ").strip()
