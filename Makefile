@@ -4,7 +4,7 @@ PYTHON  ?= python3
 BIN     := .venv/bin
 export POCKETLOOP_HOME ?= $(CURDIR)/.pocketloop
 
-.PHONY: help run test lint bench ui base lock setup clean
+.PHONY: help run test lint bench ui base ner lock setup clean
 help:           ## show this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -33,6 +33,9 @@ ui: setup       ## MLflow on http://127.0.0.1:5000 with the project's store (HAR
 
 base: setup     ## rebuild the embedded base `tiny` from its generated corpus (over an hour)
 	$(BIN)/python -m pocketloop.models.tiny.build --out configs/bases/tiny
+
+ner: setup      ## rebuild the scrubber's recognizer of names and addresses from generated sentences
+	@$(BIN)/pocketloop data train-ner
 
 lock: setup     ## compile requirements.lock from pyproject.toml
 	bash scripts/lock.sh --upgrade
