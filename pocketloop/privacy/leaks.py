@@ -14,6 +14,8 @@ _NUMBERS = {"PHONE_NUMBER", "CREDIT_CARD", "IBAN", "US_SSN"}
 _BETWEEN_DIGITS = re.compile(r"(?<=\d)[\s()./+-]{1,3}(?=\d)")
 _DIGITS = re.compile(r"\d{7,}")
 _FEWEST_DIGITS = 7
+_FIXED = {"role", "rating", "skill"}
+"""Fields whose words come from fixed lists, such as `assistant`; a recipe names its skills."""
 
 
 class LeakSearch:
@@ -53,7 +55,7 @@ def _texts(record: dict[str, Any]) -> Iterator[str]:
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for key, part in value.items():
-            if key not in ("role", "rating"):
+            if key not in _FIXED:
                 yield key
                 yield from _strings(part)
     elif isinstance(value, list):

@@ -54,7 +54,7 @@ def _kept_at_once(scrubber: Scrubber, events: list[dict[str, Any]]) -> dict[str,
 
 
 @pytest.mark.slow
-@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(turns=st.lists(TURNS, min_size=1, max_size=7), cuts=st.lists(st.integers(1, 3), min_size=7, max_size=7))
 def test_cutting_a_devices_events_into_shards_changes_nothing(
     scrubber: Scrubber, event: MakeEvent, turns: list[tuple[str, str, str | None]], cuts: list[int]
