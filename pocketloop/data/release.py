@@ -110,10 +110,9 @@ def read_release(folder: Path) -> DatasetRelease:
     record = folder / RECORD
     if not record.is_file():
         raise DataError(f"{folder}: no dataset release; `pocketloop retrain ADAPTER` makes one")
-    try:
-        release = DatasetRelease.model_validate_json(record.read_bytes())
-    except ValidationError as error:
-        raise DataError(f"{record}: not a release of this version ({error.error_count()} wrong keys)") from None
+    release = _parsed(record)
+    if release is None:
+        raise DataError(f"{record}: not a release of this version; `pocketloop curate ADAPTER` makes a new one")
     if _digest(folder, release.adapter) != release.digest:
         raise DataError(f"{folder}: the splits do not match their digest: they were changed; delete the folder")
     for name, digest in release.files.items():
@@ -137,7 +136,7 @@ def read_profile(folder: Path) -> Profile:
 
 
 def latest_release(home: Home, adapter: str, inputs: str | None = None) -> str | None:
-    """Digest of the adapter's newest release, or `None`.
+    """Digest of the adapter's newest release, or `None`; one of another version of the program counts as none.
 
     With `inputs`, the digest of a validated folder, a newest release made from just these inputs is passed over for
     its parent: so a run with nothing new is compared with what the run before it was compared with.
@@ -146,12 +145,12 @@ def latest_release(home: Home, adapter: str, inputs: str | None = None) -> str |
     if not pointer.is_file():
         return None
     digest = str(json.loads(pointer.read_bytes())["digest"])
-    folder = home.releases / digest
-    if not (folder / RECORD).is_file():
+    record = home.releases / digest / RECORD
+    if not record.is_file() or _parsed(record) is None:
         return None
     if inputs is None:
         return digest
-    release = read_release(folder)
+    release = read_release(record.parent)
     return release.parent if release.inputs == inputs else release.digest
 
 
@@ -162,8 +161,16 @@ def parents(home: Home, release: DatasetRelease) -> list[str]:
     while digest is not None and digest not in chain:
         chain.append(digest)
         record = home.releases / digest / RECORD
-        digest = json.loads(record.read_bytes())["parent"] if record.is_file() else None
+        digest = json.loads(record.read_bytes()).get("parent") if record.is_file() else None
     return chain
+
+
+def _parsed(record: Path) -> DatasetRelease | None:
+    """What the record says; `None` when it is one of another version of the program."""
+    try:
+        return DatasetRelease.model_validate_json(record.read_bytes())
+    except ValidationError:
+        return None
 
 
 def _record(**fields: Any) -> DatasetRelease:

@@ -1,13 +1,15 @@
 """The card of a release that a person opens: one HTML file that needs nothing beside it, and quotes nobody."""
 
+from contextlib import suppress
 from pathlib import Path
 
+from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.files import atomic_file
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.reports import DatasetRelease
 from pocketloop.data.comparing import ReleaseDiff, compare_with
 from pocketloop.data.profile import Profile
-from pocketloop.data.release import RECORD, parents, read_profile, read_release
+from pocketloop.data.release import parents, read_profile, read_release
 from pocketloop.data.release_figures import (
     COLOURS,
     agreement_figure,
@@ -25,13 +27,17 @@ _MOST_CHANGES = 30
 
 
 def write_card(home: Home, release: DatasetRelease, folder: Path) -> None:
-    """Write `card.html` into the folder of a release that is being made; its parent is read where it still lies."""
+    """Write `card.html` into the folder of a release that is being made.
+
+    A parent that is gone, was changed, or is of another version of the program is not compared with.
+    """
     before: Profile | None = None
     diff: ReleaseDiff | None = None
-    if release.parent and (home.releases / release.parent / RECORD).is_file():
+    if release.parent:
         parent = home.releases / release.parent
-        before = read_profile(parent)
-        diff = compare_with(read_release(parent), before, parent, release, folder)
+        with suppress(DataError):
+            before = read_profile(parent)
+            diff = compare_with(read_release(parent), before, parent, release, folder)
     scrub_page = (folder / "scrub.html").is_file()
     html = render_card(release, read_profile(folder), before, diff, parents(home, release), scrub_page)
     with atomic_file(folder / CARD) as temporary:

@@ -119,6 +119,15 @@ def test_a_release_that_was_changed_or_is_missing_is_not_read(tmp_path: Path, ho
         read_release(folder)
 
 
+def test_a_release_of_an_earlier_version_is_passed_over(tmp_path: Path, home: Path) -> None:
+    old = home / "releases" / ("0" * 64)
+    old.mkdir(parents=True)
+    (old / "release.json").write_text('{"digest": "0", "adapter": "a"}')
+    (home / "releases" / "latest-a.json").write_text(json.dumps({"digest": old.name}))
+    assert latest_release(Home(), "a") is None
+    assert write_sample(tmp_path, range(50)).parent is None
+
+
 def test_stages_that_do_not_hand_on_what_they_kept_make_no_release(tmp_path: Path, home: Path) -> None:
     lost = SelectReport(count=StageCount(stage="select", entered=40, kept=40))
     with pytest.raises(DataError, match="label kept 50 records, select was given 40"):

@@ -8,7 +8,7 @@ from release_samples import LABELS, stage_reports, write_sample
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.reports import Agreed, Estimate, Guarded, LeakAudit, SelectReport, StageCount, TypeRecall
 from pocketloop.data.release import parents, read_profile, read_release
-from pocketloop.data.release_card import render_card
+from pocketloop.data.release_card import render_card, write_card
 from pocketloop.data.release_figures import day_bars
 
 _VOID = {"meta", "br", "link", "path", "use", "image", "rect", "circle", "line"}
@@ -79,14 +79,16 @@ def test_the_card_tells_what_changed_against_the_parent(tmp_path: Path, home: Pa
     assert f"Releases before this one: {first.digest[:16]}" in text
 
 
-def test_a_card_stands_without_a_parent_whose_folder_is_gone(tmp_path: Path, home: Path) -> None:
+@pytest.mark.parametrize("broken", ["profile.json", "release.json"])
+def test_a_card_stands_without_a_parent_that_can_be_read(tmp_path: Path, home: Path, broken: str) -> None:
     first = write_sample(tmp_path, range(60))
     second = write_sample(tmp_path, range(70))
+    (home / "releases" / first.digest / broken).write_text('{"of": "another version"}')
+    making = shutil.copytree(home / "releases" / second.digest, tmp_path / "making")
+    write_card(Home(), second, making)
+    assert "The parent could not be read" in (making / "card.html").read_text()
     shutil.rmtree(home / "releases" / first.digest)
-    third = write_sample(tmp_path, range(80))
-    assert third.parent == second.digest
-    assert parents(Home(), third) == [second.digest, first.digest]
-    assert "What changed against the parent" in card_of(home, third.digest).text
+    assert parents(Home(), write_sample(tmp_path, range(80))) == [second.digest, first.digest]
 
 
 def test_no_word_of_a_person_reaches_the_card_or_the_reports(tmp_path: Path, home: Path) -> None:
