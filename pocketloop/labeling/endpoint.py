@@ -18,7 +18,7 @@ from pocketloop.labeling.answer_cache import AnswerCache
 from pocketloop.labeling.questions import MAX_REPLY_TOKENS, Question
 
 FAILURES_IN_A_ROW = 8
-"""Of connection or server, after which nothing more is asked in this run."""
+"""Of connection or server, or of questions without a usable reply, after which nothing more is asked in this run."""
 
 LONGEST_PAUSE_S = 60.0
 """An endpoint that wants to be left alone for longer is asked again by the next run."""
@@ -78,6 +78,7 @@ class Endpoint:
         self.tokens = 0
         self.stopped = ""
         self._reserved = 0
+        self._unanswered = 0
         self._trouble = ""
         self._cache = cache
         self._client: Any = None
@@ -133,11 +134,13 @@ class Endpoint:
         )
         try:
             reply: dict[str, Any] = await attempts(self._once, question)
-        except _Unusable as error:
-            raise NoUsableReply(str(error)) from None
-        except (_Fault, _Busy) as error:
-            self._trouble = f"the endpoint did not answer ({error})"
-            raise NoReply(str(error)) from None
+        except (_Fault, _Busy, _Unusable) as error:
+            self._unanswered += 1
+            self._trouble = f"{'no usable reply' if isinstance(error, _Unusable) else 'no answer'} ({error})"
+            if self._unanswered >= FAILURES_IN_A_ROW and not self.stopped:
+                self.stopped = f"{FAILURES_IN_A_ROW} questions in a row got {self._trouble}"
+            raise (NoUsableReply if isinstance(error, _Unusable) else NoReply)(str(error)) from None
+        self._unanswered = 0
         self._cache.put(question.key(self.config.model, self.rubric), reply)
         return reply
 
@@ -208,6 +211,8 @@ class Endpoint:
             completion = await asyncio.wait_for(asked, self.config.timeout_s)
         except openai.APIStatusError as error:
             raise self._judged(error) from None
+        except UnicodeError:
+            raise NoUsableReply("not Unicode text") from None
         except (openai.APIError, TimeoutError, OSError, ValueError) as error:
             raise _Fault(type(error).__name__) from None
         try:
@@ -230,7 +235,9 @@ class Endpoint:
                 self.stopped = f"the endpoint wants no more requests for {pause:.0f} s"
                 return Stopped(self.stopped)
             return _Busy(f"HTTP {status}", pause)
-        return _Unusable(f"HTTP {status}") if 400 <= status < 500 else _Fault(f"HTTP {status}")
+        if 400 <= status < 500 and status not in (408, 409, 425):
+            return NoUsableReply(f"HTTP {status}")  # this question is not to its liking: too long, for one
+        return _Fault(f"HTTP {status}")
 
 
 def _pause(state: Any) -> float:

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -217,6 +218,38 @@ def test_a_server_that_wants_to_be_left_alone_for_long_is_asked_by_the_next_run(
         report = bench.label(server.url, [*timers(make_event, 9, rating="up"), *timers(make_event, 20)[9:]])
         assert len(server.requests) <= 4
     assert report.use is not None and "3600" in report.use.why and report.use.unfinished == 20
+
+
+@pytest.mark.parametrize(
+    ("respond", "why"),
+    [
+        (lambda _, handler, request, number: send(handler, 429, b"{}", Retry_After="1"), "no answer .HTTP 429"),
+        (LIES["prose"], "no usable reply"),
+    ],
+)
+def test_a_server_that_never_gives_a_reply_is_not_asked_about_everything(
+    bench: Bench, make_event: Events, respond: Any, why: str
+) -> None:
+    events = [*timers(make_event, 60), make_event(61, timers(make_event, 61)[60]["messages"], rating="up")]
+    with JudgeServer(respond) as server:
+        report = bench.label(server.url, events, attempts=2)
+        assert len(server.requests) <= 2 * (8 + 4)
+    assert report.use is not None and re.search(f"8 questions in a row got {why}", report.use.why)
+    assert report.use.failed + report.use.unfinished == 61 and bench.kept() == {"e61"}
+
+
+def test_a_question_that_the_server_refuses_is_passed_over(bench: Bench, make_event: Events) -> None:
+    def narrow(server: JudgeServer, handler: Any, request: dict[str, Any], number: int) -> None:
+        if "3 minutes" in request["messages"][1]["content"]:
+            send(handler, 400, b'{"error": {"message": "context length exceeded"}}')
+        else:
+            say(handler, honest(request))
+
+    with JudgeServer(narrow) as server:
+        report = bench.label(server.url, timers(make_event, 9))
+        assert len(server.requests) == 8 * 2 + 1
+    assert bench.noted() == {"e3": "the judge gave no usable verdict"}
+    assert report.use is not None and report.use.why == ""
 
 
 @pytest.mark.parametrize(("status", "hint"), [(401, "api_key_env"), (403, "api_key_env"), (404, "`url` and `model`")])
