@@ -14,8 +14,6 @@ _NUMBERS = {"PHONE_NUMBER", "CREDIT_CARD", "IBAN", "US_SSN"}
 _BETWEEN_DIGITS = re.compile(r"(?<=\d)[\s()./+-]{1,3}(?=\d)")
 _DIGITS = re.compile(r"\d{7,}")
 _FEWEST_DIGITS = 7
-_FIXED = {"role", "rating", "skill"}
-"""Fields whose words come from fixed lists, such as `assistant`; a recipe names its skills."""
 
 
 class LeakSearch:
@@ -46,18 +44,24 @@ class LeakSearch:
 
 def _texts(record: dict[str, Any]) -> Iterator[str]:
     """Everything in the record that did not come from a fixed list of words or from the scrubber."""
-    for key in ("event_id", "app_version", "locale", "adapter", "messages", "feedback"):
-        yield from _strings(record.get(key))
+    fixed = {"adapter": "skill", "feedback": "rating"}
+    for key in ("event_id", "app_version", "locale", "adapter", "feedback"):
+        yield from _strings(_without(record.get(key), fixed.get(key)))
+    for message in record["messages"]:
+        yield from _strings(_without(message, "role"))
     yield from record.get("metrics") or {}
     yield str((record.get("consent") or {}).get("policy", ""))
+
+
+def _without(value: Any, name: str | None) -> Any:
+    return {key: part for key, part in value.items() if key != name} if isinstance(value, dict) else value
 
 
 def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, dict):
         for key, part in value.items():
-            if key not in _FIXED:
-                yield key
-                yield from _strings(part)
+            yield key
+            yield from _strings(part)
     elif isinstance(value, list):
         for part in value:
             yield from _strings(part)

@@ -52,6 +52,7 @@ def test_parts_of_words_placeholders_and_fixed_words_are_no_leak(kind: str, valu
         {"consent": {"policy": "Anna"}},
         {"feedback": {"correction": {"content": "no, Anna!", "tool_calls": []}}},
         {"messages": [{"role": "assistant", "tool_calls": [{"name": "anna", "arguments": {}}]}]},
+        {"messages": [{"role": "assistant", "tool_calls": [{"name": "x", "arguments": {"skill": "anna"}}]}]},
         {"messages": [{"role": "assistant", "tool_calls": [{"name": "x", "arguments": {"anna": {"y": ["Anna"]}}}]}]},
     ],
 )
