@@ -60,6 +60,11 @@ def test_every_corner_of_a_record_is_searched(more: dict[str, Any]) -> None:
     assert LeakSearch([("PERSON", "anna")]).count(record("hello", **more)) == 1
 
 
+def test_a_skill_and_a_role_come_from_fixed_lists_and_are_no_leak() -> None:
+    adapter = {"skill": "assistant", "version": "1"}
+    assert LeakSearch([("PERSON", "assistant"), ("PERSON", "user")]).count(record("hello", adapter=adapter)) == 0
+
+
 WORDS = st.text("abcdeß ", min_size=3, max_size=8).map(str.strip).filter(lambda word: len(word) > 2)
 
 
