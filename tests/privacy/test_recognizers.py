@@ -1,6 +1,7 @@
 import pytest
 
 from pocketloop.privacy.scrubber import Scrubber
+from pocketloop.privacy.spans import Span
 
 FOUND = [
     ("Call Sandy Wu tomorrow at 10:30", "Sandy Wu", "PERSON"),
@@ -94,3 +95,50 @@ def test_a_trained_recognizer_slots_in_beside_the_patterns() -> None:
     scrubber = Scrubber(ScrubConfig(), b"k" * 32, extra=[Trained(["PERSON"])])
     assert [s.type for s in scrubber.find("say hi, grault")] == ["PERSON"]
     assert scrubber.digest != Scrubber(ScrubConfig(), b"k" * 32).digest
+
+
+def test_many_texts_at_once_give_what_each_gives_alone(scrubber: Scrubber) -> None:
+    analyzer = scrubber.analyzer
+    texts = (
+        [text for text, _, _ in FOUND] + ORDINARY + ["", "  ", "call <PERSON_3fa2b1> at 12 Main Street"] + ORDINARY[:3]
+    )
+    regions = ["US" if index % 3 else "GB" for index in range(len(texts))]
+    together = analyzer.find_many(texts, regions)
+    assert len(together) == len(texts)
+    for text, region, spans in zip(texts, regions, together, strict=True):
+        alone = analyzer.find(text, region)
+        assert [s[:3] for s in alone] == [s[:3] for s in spans], text
+        assert [s.score for s in alone] == pytest.approx([s.score for s in spans], abs=0.002)
+
+
+def test_equal_texts_of_two_regions_are_searched_for_each() -> None:
+    from pocketloop.contracts.recipe import NerConfig
+    from pocketloop.privacy.recognizers import Analyzer
+
+    text = "ring 07700 900123 please"
+    british, american = Analyzer(NerConfig(engine="none")).find_many([text, text], ["GB", "US"])
+    assert max(s.score for s in british) > max(s.score for s in american)
+
+
+def test_a_placeholder_is_never_found_again(scrubber: Scrubber) -> None:
+    text = "tell <PERSON_3fa2b1> that <PHONE_NUMBER_aa00bb> is Zbigniew Kowalski's"
+    assert [text[s.start : s.end] for s in scrubber.find(text)] == ["Zbigniew Kowalski"]
+
+
+@pytest.mark.slow
+def test_presidios_own_engine_over_the_same_recognizers_finds_the_same(scrubber: Scrubber) -> None:
+    """Presidio is the oracle: what its engine is spared here must change no find."""
+    from pocketloop.data.demo.pii_heldout import heldout_pii
+
+    engine = scrubber.analyzer.presidio()
+    for row in heldout_pii("first", 120):
+        results = engine.analyze(row.text, language="en")
+        theirs = [Span(r.start, r.end, r.entity_type, r.score) for r in results]
+        ours = scrubber.analyzer.find(row.text)
+        wanted = scrubber.wanted
+        assert _places(wanted.sure(row.text, theirs)) == _places(wanted.sure(row.text, ours)), row.text
+        assert {s[:3] for s in theirs} <= {s[:3] for s in ours}
+
+
+def _places(spans: list[Span]) -> list[tuple[int, int, str]]:
+    return [(s.start, s.end, s.type) for s in spans]
