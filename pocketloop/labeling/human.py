@@ -59,15 +59,6 @@ def import_verdicts(home: Home, path: Path) -> tuple[int, int]:
     return len(given), len(set(after) - set(before))
 
 
-def forget_verdicts(home: Home, event_ids: Collection[str]) -> int:
-    """Remove what people said of these events; returns how many verdicts that were."""
-    before = imported_verdicts(home)
-    kept = [verdict for verdict in before if verdict.event_id not in event_ids]
-    if len(kept) < len(before):
-        write_jsonl(_store(home), kept)
-    return len(before) - len(kept)
-
-
 def _store(home: Home) -> Path:
     return home.root / "labels" / "human.jsonl"
 
