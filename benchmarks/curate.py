@@ -1,9 +1,10 @@
 """How fast events stream through curation, stage by stage, in how much memory, and how both grow with their number.
 
-Events of a made-up fleet pass every stage from the log to a release, each stage in a process of its own, after a
-warm-up on a few hundred events that pays for imports and models. A stage's speed is given per CPU second and as a share
-of a baseline measured in the same run: reading the posted lines and validating them with pydantic, and nothing else.
-Growth compares the largest number of events with the smallest: 1.0 is a time per event that does not depend on it.
+Events of a made-up fleet pass every stage from the log to a release. Each stage has a process of its own, which works
+on one number of events after the other, after a warm-up on a few hundred that pays for imports and models. A stage's
+speed is given per CPU second and as a share of a baseline measured in the same run: reading the posted lines and
+validating them with pydantic, and nothing else. Growth compares the largest number of events with the smallest: 1.0 is
+a time per event that does not depend on it.
 
 `--events 1000000 --smallest 10000` shows the growth from ten thousand to a million; it takes most of an hour.
 """
@@ -175,27 +176,28 @@ class Run:
         return int(report.rows if name == "drift" else report.count.entered)
 
 
-def work(stage: str, folder: Path, count: int, workers: int) -> None:
-    """Run one stage of one size in this process, and print what it took as JSON."""
+def work(stage: str, root: Path, sizes: list[int], workers: int) -> None:
+    """Run one stage of every size in this process, the smallest first, and print what each took as JSON."""
     if stage != "generate":
-        with tempfile.TemporaryDirectory(dir=folder.parent) as copy:
-            shutil.copytree(folder.parent / "warm", copy, dirs_exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root) as copy:
+            shutil.copytree(root / "warm", copy, dirs_exist_ok=True)
+            for known in ("cache", "releases"):  # what is known already would not be worked on
+                shutil.rmtree(Path(copy) / "home" / known, ignore_errors=True)
             function_of(Run(Path(copy), WARM, 1), stage)()
-    run = function_of(Run(folder, count, workers), stage)
-    before = _cpu()
-    started = time.perf_counter()
-    records = run()
-    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(
-        json.dumps(
-            {
-                "records": records,
-                "cpu": _cpu() - before,
-                "seconds": time.perf_counter() - started,
-                "peak_mb": max(own.ru_maxrss, children.ru_maxrss) / 1024,
-            }
-        )
-    )
+    found = {}
+    for count in sizes:
+        run = function_of(Run(root / str(count), count, workers), stage)
+        before, started = _cpu(), time.perf_counter()
+        records = run()
+        own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+        found[count] = {
+            "records": records,
+            "cpu": _cpu() - before,
+            "seconds": time.perf_counter() - started,
+            "peak_mb": max(own.ru_maxrss, children.ru_maxrss) / 1024,
+        }
+        print(f"  {stage:9} {count:>9,} events  {found[count]['seconds']:7.1f} s", file=sys.stderr, flush=True)
+    print(json.dumps(found))
 
 
 def function_of(run: Run, stage: str) -> Callable[[], int]:
@@ -208,28 +210,22 @@ def _cpu() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 
 
-def measure(root: Path, count: int, workers: int) -> dict[str, dict[str, float]]:
-    """Every stage of one size, each in a process of its own."""
-    folder = root / str(count)
-    folder.mkdir()
-    found = {}
-    for stage in ("generate", *STAGES):
-        found[stage] = _child(stage, folder, count, workers)
-        print(f"  {count:>9,}  {stage:9} {found[stage]['seconds']:7.1f} s", file=sys.stderr, flush=True)
-    shutil.rmtree(folder)
+def measure(root: Path, sizes: list[int], workers: int) -> dict[int, dict[str, dict[str, float]]]:
+    """What every stage took, by size. This process stays small: what a child starts with counts in its peak."""
+    for count in sizes:
+        (root / str(count)).mkdir()
+    found: dict[int, dict[str, dict[str, float]]] = {count: {} for count in sizes}
+    for stage in ("warm", "generate", *STAGES):
+        command = [sys.executable, __file__, "--stage", stage, "--work", str(root), "--workers", str(workers)]
+        done = subprocess.run([*command, "--sizes", *map(str, sizes)], check=True, stdout=subprocess.PIPE, text=True)
+        if stage != "warm":
+            for count, took in json.loads(done.stdout.splitlines()[-1]).items():
+                found[int(count)][stage] = took
     return found
 
 
-def _child(stage: str, folder: Path, count: int, workers: int) -> dict[str, float]:
-    command = [sys.executable, __file__, "--stage", stage, "--folder", str(folder)]
-    command += ["--events", str(count), "--workers", str(workers)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
 def warm_up(root: Path) -> None:
-    """A few hundred events through every stage, for the others to warm up on: the stages that follow read its files."""
+    """A few hundred events through every stage, for the processes that follow to warm up on."""
     folder = root / "warm"
     folder.mkdir()
     run = Run(folder, WARM, 1)
@@ -240,29 +236,25 @@ def warm_up(root: Path) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=20_000)
-    parser.add_argument("--smallest", type=int, default=2_000)
+    parser.add_argument("--events", type=int, default=10_000)
+    parser.add_argument("--smallest", type=int, default=1_000)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--work", type=Path, help="folder for the events, about 6 kB each (default: the system's)")
+    parser.add_argument("--work", type=Path, help="folder for the events, about 7 kB each (default: the system's)")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--sizes", type=int, nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stage == "warm":
-        warm_up(options.folder)
-        return
-    if options.stage:
-        work(options.stage, options.folder, options.events, options.workers)
-        return
-    sizes = [options.smallest]
-    while sizes[-1] * 10 <= options.events:
-        sizes.append(sizes[-1] * 10)
-    with tempfile.TemporaryDirectory(prefix="curate-", dir=options.work) as work_in:
-        # This process stays small: what a child starts with counts in its peak.
-        command = [sys.executable, __file__, "--stage", "warm", "--folder", work_in]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        found = {count: measure(Path(work_in), count, options.workers) for count in sizes}
-    report(found, options.json)
+        warm_up(options.work)
+    elif options.stage:
+        work(options.stage, options.work, options.sizes, options.workers)
+    else:
+        sizes = [options.smallest]
+        while sizes[-1] * 10 <= options.events:
+            sizes.append(sizes[-1] * 10)
+        with tempfile.TemporaryDirectory(prefix="curate-", dir=options.work) as root:
+            found = measure(Path(root), sizes, options.workers)
+        report(found, options.json)
 
 
 def report(found: dict[int, dict[str, dict[str, float]]], as_json: bool) -> None:
