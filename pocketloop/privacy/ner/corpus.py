@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pocketloop.contracts.files import read_jsonl, write_jsonl
-from pocketloop.privacy.names import gazetteer, names_of, ordinary_words
+from pocketloop.privacy.names import LAST, gazetteer, names_of, ordinary_words
 from pocketloop.privacy.ner import values
 from pocketloop.privacy.spans import Span
 
@@ -115,22 +115,27 @@ def _lines(name: str) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def _common_words() -> tuple[list[str], list[float]]:
-    """English words that are in no list of names, with weights that flatten their frequencies.
+def common_words() -> list[str]:
+    """Frequent English words, the most frequent first; `wordfreq` is needed, as it is for training alone.
 
-    `wordfreq` is needed for training alone; its list is not shipped.
+    Listed names are left out, but for everyday words and the most frequent ones that are at most a surname ("back").
     """
-    from wordfreq import top_n_list, word_frequency
+    from wordfreq import top_n_list
 
     listed, ordinary = gazetteer(), ordinary_words()
     words = [w for w in top_n_list("en", 30_000) if w.isalpha() and w.isascii() and len(w) > 2]
-    words = [word for word in words if word in ordinary or word not in listed]
-    return words, list(accumulate(word_frequency(word, "en") ** 0.35 for word in words))
+    often = set(words[:4000])
+    return [w for w in words if w in ordinary or w not in listed or (listed[w] == LAST and w in often)]
+
+
+@lru_cache(maxsize=1)
+def _weights() -> list[float]:
+    """Running sums of the words' frequencies (by Zipf's law), flattened so that rare ones are seen too."""
+    return list(accumulate((rank + 10) ** -0.35 for rank in range(len(common_words()))))
 
 
 def _common(rng: random.Random) -> str:
-    words, sums = _common_words()
-    return rng.choices(words, cum_weights=sums)[0]
+    return rng.choices(common_words(), cum_weights=_weights())[0]
 
 
 def _coined(rng: random.Random) -> str:

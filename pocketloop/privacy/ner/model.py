@@ -6,10 +6,12 @@ unsure ones, and lets many messages be read in one multiplication.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
 
 from pydantic import BaseModel, ConfigDict
 
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
     from spacy.language import Language
 
 EMBEDDED = Path(__file__).parent / "model"
-WEIGHTS, CARD = "weights.bin", "model.json"
+WEIGHTS, WORDS, CARD = "weights.bin", "words.bin", "model.json"
 _BATCH = 64
+_SURE_SCORE = 0.5
+"""Scores of sure finds lie from here to 0.9, those of unsure words below 0.39."""
 _NUMBERED = {"ADDRESS", "DATE_OF_BIRTH", "LICENSE_PLATE"}
 
 
@@ -52,15 +56,40 @@ class ModelCard(BaseModel):
     language: str
     seed: int
     rows: int
-    sure: float = 0.5
-    sure_of_rare: float = 0.4
-    unsure: float = 0.25
+    sure: float = 0.45
+    sure_of_rare: float = 0.25
+    unsure: float = 0.12
 
 
-def word_kind(word: str) -> str:
-    """`o` for an everyday word, and the digit of the gazetteer's bits for a name."""
-    low = word.lower()
-    return ("o" if low in ordinary_words() else "") + str(gazetteer().get(low, 0))
+class Vocabulary:
+    """What is known of a word beside its spelling: whether it is everyday English, and whether a list of names has it.
+
+    `common` holds 32-bit hashes of frequent words that are nobody's name.
+    """
+
+    def __init__(self, common: Iterable[int]) -> None:
+        self._common = frozenset(common)
+
+    @classmethod
+    def of(cls, words: Iterable[str]) -> "Vocabulary":
+        """A vocabulary of lower-cased words."""
+        return cls(crc32(word.encode()) for word in words)
+
+    @classmethod
+    def load(cls, path: Path) -> "Vocabulary":
+        """What `save` wrote."""
+        data = path.read_bytes()
+        return cls(struct.unpack(f"<{len(data) // 4}I", data))
+
+    def save(self, path: Path) -> None:
+        """Write the hashes, sorted, four bytes each."""
+        path.write_bytes(struct.pack(f"<{len(self._common)}I", *sorted(self._common)))
+
+    def kind(self, word: str) -> str:
+        """`o` for an everyday word, `c` for a common one, and the digit of the gazetteer's bits."""
+        low = word.lower()
+        plain = "o" if low in ordinary_words() else "c" if crc32(low.encode()) in self._common else ""
+        return f"{plain}{gazetteer().get(low, 0)}"
 
 
 def tags(labels: Sequence[str]) -> list[str]:
@@ -68,7 +97,7 @@ def tags(labels: Sequence[str]) -> list[str]:
     return ["O", *(f"{side}-{label}" for label in labels for side in "BI")]
 
 
-def build(card: ModelCard, kind: Callable[[str], str] = word_kind, language: str | None = None) -> "Language":
+def build(card: ModelCard, kind: Callable[[str], str], language: str | None = None) -> "Language":
     """An untrained pipeline of one tagger; `kind` describes a word in the place of spaCy's one-letter prefix."""
     import spacy
     from spacy.attrs import PREFIX
@@ -107,10 +136,11 @@ def build(card: ModelCard, kind: Callable[[str], str] = word_kind, language: str
     return nlp
 
 
-def save(nlp: "Language", card: ModelCard, folder: Path) -> None:
-    """Write weights (thinc's own bytes, no pickle) and card; words are hashed, so no vocabulary is stored."""
+def save(nlp: "Language", card: ModelCard, vocabulary: Vocabulary, folder: Path) -> None:
+    """Write weights (thinc's own bytes, no pickle), card and hashes of common words; no word is stored."""
     with atomic_dir(folder) as out:
         (out / WEIGHTS).write_bytes(nlp.get_pipe("tagger").model.to_bytes())
+        vocabulary.save(out / WORDS)
         write_json(out / CARD, card)
 
 
@@ -124,7 +154,7 @@ class EmbeddedNer:
 
     def __init__(self, folder: Path = EMBEDDED, language: str = "en") -> None:
         self.card = ModelCard.model_validate(json.loads((folder / CARD).read_text(encoding="utf-8")))
-        self.nlp = build(self.card, language=language)
+        self.nlp = build(self.card, Vocabulary.load(folder / WORDS).kind, language)
         self._tagger = self.nlp.get_pipe("tagger")
         self._tagger.model.from_bytes((folder / WEIGHTS).read_bytes())
         self.types = self.card.labels
@@ -149,7 +179,7 @@ class EmbeddedNer:
     def entities(self, doc: Any) -> list[Any]:
         """The sure finds of one parsed text as spaCy entities, for a spaCy pipeline that holds this model."""
         scores = self._tagger.model.predict([doc])[0]
-        spans = (s for s in self._spans(doc, scores) if s.score >= self.card.sure) if len(doc) else ()
+        spans = (s for s in self._spans(doc, scores) if s.score >= _SURE_SCORE) if len(doc) else ()
         return [doc.char_span(s.start, s.end, label=s.type, alignment_mode="expand") for s in spans]
 
     def _spans(self, doc: Any, scores: Any) -> Iterator[Span]:
@@ -177,7 +207,7 @@ class EmbeddedNer:
         if label == "PERSON" and any(char.isdigit() for char in token.text):
             return _Word("", False, False, chance)
         begin, inside = self._columns[label]
-        bound = self.card.sure if token.prefix_.startswith("o") or label != "PERSON" else self.card.sure_of_rare
+        bound = self.card.sure if token.prefix_[0] in "oc" or label != "PERSON" else self.card.sure_of_rare
         begins = bool(scores[begin] > scores[inside]) and chance >= bound
         return _Word(label, begins, chance >= bound, chance)
 
@@ -187,7 +217,7 @@ class EmbeddedNer:
         letters = "".join(token.text for token in doc[start : start + len(run)])
         if any(char.isdigit() if run[0].label in _NUMBERED else char.isalnum() for char in letters):
             chance = sum(word.chance for word in run) / len(run)
-            yield Span(first.idx, last.idx + len(last), run[0].label, round(0.5 + 0.4 * chance, 3))
+            yield Span(first.idx, last.idx + len(last), run[0].label, round(_SURE_SCORE + 0.4 * chance, 3))
 
 
 class _Word(NamedTuple):
