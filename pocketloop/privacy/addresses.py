@@ -140,6 +140,8 @@ def addresses(text: str, _region: str) -> Iterator[Span]:
         return
     for pattern in (_ENGLISH, *_FORMS):
         for match in pattern.finditer(titled):
+            if pattern is _NUMBERED and " The " in match.group():
+                continue
             words = match.group("value" if pattern is _LIVING else 0).lower().split()
             sure = pattern is not _ENGLISH or _SURE_SUFFIX.search(match.group())
             if not _NOT_IN_NAMES.intersection(words) and (sure or _WHERE.search(text[: match.start()])):

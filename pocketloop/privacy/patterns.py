@@ -31,6 +31,11 @@ _OTHER_NUMBER = re.compile(
     r"\s+(?:number|no\.?|id|code)\b",
     re.I,
 )
+_OTHER_NUMBER_BEFORE = re.compile(
+    r"\b(?:order|invoice|ticket|tracking|booking|reference|confirmation|case|parcel|serial|model|flight|room|form)"
+    r"(?:\s+(?:number|no\.?|id|code|is))*\s*[:#]?\s*$",
+    re.I,
+)
 _LOCAL_PHONE = re.compile(r"(?<!\w)(?<!\d[.,:/-])(?<![#$€£])\d{3}[-. ]\d{4}(?![\w%]|[.,:-]\d)")
 _DATE_LIKE = re.compile(
     r"(?:19|20)\d\d[-/. ](?:0?[1-9]|1[0-2])[-/. ](?:0?[1-9]|[12]\d|3[01])(?:\s+\d{1,2}(?:[.]\d\d)?)?"
@@ -135,6 +140,8 @@ def phone_numbers(text: str, region: str) -> Iterator[Span]:
         if not 7 <= len(digits) <= 17 or _DATE_LIKE.fullmatch(candidate) or _ROUND.fullmatch(candidate):
             continue
         start = match.start()
+        if candidate[0] not in "+(" and _OTHER_NUMBER_BEFORE.search(text, max(0, start - 40), start):
+            continue
         score = phone_score(candidate, region)
         if context is None:
             context = _PHONE_CONTEXT.search(_OTHER_NUMBER.sub("", text)) is not None

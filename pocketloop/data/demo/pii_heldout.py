@@ -14,12 +14,14 @@ from pocketloop.data.demo.styling import Piece, Value, joined, marked, styled
 from pocketloop.privacy.names import names_of, words_of_locales, words_of_name
 from pocketloop.privacy.ner.corpus import TRAINING_LOCALES
 
-Part = Literal["first", "final"]
+Part = Literal["first", "second", "final"]
+_FAR = ("fi_FI", "cs_CZ", "ro_RO", "lt_LT", "yo_NG", "id_ID", "is_IS")
 LOCALES: dict[Part, tuple[str, ...]] = {
     "first": ("nl_NL", "sv_SE", "hu_HU", "et_EE", "zu_ZA", "ga_IE"),
-    "final": ("fi_FI", "cs_CZ", "ro_RO", "lt_LT", "yo_NG", "id_ID", "is_IS"),
+    "second": _FAR,
+    "final": _FAR,
 }
-"""Of both sets; a name that also occurs in a country of the training is not used."""
+"""Of each set; a name that also occurs in a country of the training is not used."""
 _ENGLISH_STREETS = ("en_US", "en_GB", "en_AU", "en_CA", "en_NZ", "en_IE")
 _STREETS_OF = {
     "zu_ZA": "en_GB",
@@ -50,8 +52,14 @@ def heldout_names(part: Part) -> frozenset[str]:
     return words_of_locales(LOCALES[part]) - words_of_locales(TRAINING_LOCALES)
 
 
-@lru_cache(maxsize=2)
 def _templates(part: Part) -> tuple[list[str], list[str]]:
+    """Wordings with and without personal data."""
+    found = _sections()
+    return found[f"{part} personal"], found[f"{part} clean"]
+
+
+@lru_cache(maxsize=1)
+def _sections() -> dict[str, list[str]]:
     text = resources.files("pocketloop.data.demo").joinpath("templates/pii_heldout.txt").read_text(encoding="utf-8")
     found: dict[str, list[str]] = {}
     section = half = ""
@@ -62,7 +70,14 @@ def _templates(part: Part) -> tuple[list[str], list[str]]:
             half = line.removeprefix("-- ")
         elif line and not line.startswith("#"):
             found.setdefault(f"{section} {half}", []).append(line)
-    return found[f"{part} personal"], found[f"{part} clean"]
+    return found
+
+
+@lru_cache(maxsize=1)
+def _plain_values() -> dict[str, list[str]]:
+    """What fills the slots that are nobody's."""
+    lines = (line.partition(": ") for line in _sections()["final values"])
+    return {name: values.split("; ") for name, _, values in lines}
 
 
 def _pieces(template: str, rng: Random, part: Part, locale: str) -> Iterator[Piece]:
@@ -71,8 +86,8 @@ def _pieces(template: str, rng: Random, part: Part, locale: str) -> Iterator[Pie
         if not brace:
             yield piece, None
             continue
-        value = _value(kind, rng, part, locale)
-        yield kind, value
+        plain = kind.islower()
+        yield kind, Value(rng.choice(_plain_values()[kind])) if plain else _value(kind, rng, part, locale)
         if rest:
             yield rest, None
 
