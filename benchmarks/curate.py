@@ -103,11 +103,13 @@ class Run:
         from pocketloop.privacy.pseudonyms import load_key
         from pocketloop.privacy.scrubber import Scrubber
         from pocketloop.privacy.shards import scrub_shards
-        from pocketloop.privacy.slots import slots_of
+        from pocketloop.privacy.slots import slots_of, vocabulary_of
 
         collected = self.folder / "collected"
         shards = LogShards(self.home.events, collected / MANIFEST)
-        scrubber = Scrubber(self.recipe.scrub, load_key(self.home), slots_of(self.catalogue))
+        scrubber = Scrubber(
+            self.recipe.scrub, load_key(self.home), slots_of(self.catalogue), vocabulary_of(self.catalogue)
+        )
         cache = self.home.cache / "scrub"
         out = self.folder / "scrubbed"
         return self._done(

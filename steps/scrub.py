@@ -20,12 +20,13 @@ def scrub(
     from pocketloop.data.heldout_audit import heldout_audit
     from pocketloop.data.shards import MANIFEST, LogShards
     from pocketloop.privacy.pseudonyms import load_key
-    from pocketloop.privacy.scrubber import Scrubber, slots_of
+    from pocketloop.privacy.scrubber import Scrubber, slots_of, vocabulary_of
     from pocketloop.privacy.shards import scrub_shards
 
     with stage("scrub") as this:
         home = Home()
-        scrubber = Scrubber(recipe.scrub, load_key(home), slots_of(load_catalogue(recipe)))
+        catalogue = load_catalogue(recipe)
+        scrubber = Scrubber(recipe.scrub, load_key(home), slots_of(catalogue), vocabulary_of(catalogue))
         source, out = LogShards(home.events, collected / MANIFEST), this.scratch / "scrubbed"
         report = scrub_shards(
             source,

@@ -34,11 +34,12 @@ def scrub(
     from pocketloop.data.heldout_audit import heldout_audit
     from pocketloop.data.scrub_file import scrub_file
     from pocketloop.privacy.pseudonyms import load_key
-    from pocketloop.privacy.scrubber import Scrubber, slots_of
+    from pocketloop.privacy.scrubber import Scrubber, slots_of, vocabulary_of
 
     home, known = Home(), load_recipe(recipe) if recipe else None
     config = known.scrub if known else ScrubConfig()
-    scrubber = Scrubber(config, load_key(home), slots_of(load_catalogue(known)) if known else {})
+    catalogue = load_catalogue(known) if known else None
+    scrubber = Scrubber(config, load_key(home), slots_of(catalogue), vocabulary_of(catalogue))
     done = scrub_file(file, out, scrubber, page=report, audit=heldout_audit(config, home.cache) if report else None)
     if as_json:
         emit(done)

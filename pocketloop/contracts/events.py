@@ -41,10 +41,10 @@ class AdapterTag(BaseModel):
 
 
 class Consent(BaseModel):
-    """What the person allowed, and under which policy text."""
+    """What the person allowed, and under which policy text: `policy` is its name, which stands in reports."""
 
     training: bool
-    policy: Identifier
+    policy: Annotated[str, Field(pattern=r"^[\w.:+-]{1,64}$")]
 
 
 class Correction(BaseModel):

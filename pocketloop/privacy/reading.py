@@ -48,11 +48,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which types are replaced, the score from which a find is sure, and the arguments that are personal by name."""
+    """Which types are replaced, the score from which a find is sure, and the arguments that are personal by name.
+
+    A text that as a whole stands in `vocabulary` says nothing of anybody: it is the recipe's own label or choice.
+    """
 
     types: frozenset[str]
     min_score: float
     slots: Slots
+    vocabulary: frozenset[str] = frozenset()
 
     def sure(self, text: str, spans: Sequence[Span]) -> list[Span]:
         """Disjoint finds of any type that are sure enough to be believed."""
@@ -171,6 +175,8 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
 def _to_search(event: InteractionEvent, wanted: Wanted) -> Iterator[str]:
     contents = {message.content for message in event.messages}
     for text in texts_of(event):
+        if text in wanted.vocabulary:
+            continue
         # What programs call their fields and choices is nobody's name; "anna" may be somebody's.
         if text in contents or not _FIELD.fullmatch(text) or not gazetteer().keys().isdisjoint(text.split("_")):
             yield text

@@ -20,14 +20,14 @@ from pocketloop.privacy.pseudonyms import Pseudonymizer
 from pocketloop.privacy.reading import CONTAINED, Reading, Wanted, read_events
 from pocketloop.privacy.recognizers import Analyzer
 from pocketloop.privacy.records import SAFE_TAG, ScrubbedEvent, count_leaks, mapped, rewritten, safe_tag, texts_of
-from pocketloop.privacy.slots import Slots, slots_of
+from pocketloop.privacy.slots import Slots, slots_of, vocabulary_of
 from pocketloop.privacy.spans import PII_TYPES, Span, settle
 from pocketloop.privacy.values import Form, Value, clean_text, find_values, normalise
 
 if TYPE_CHECKING:
     from presidio_analyzer import EntityRecognizer
 
-__all__ = ["Scrubbed", "ScrubbedEvent", "Scrubber", "Slots", "code_digest", "slots_of"]
+__all__ = ["Scrubbed", "ScrubbedEvent", "Scrubber", "Slots", "code_digest", "slots_of", "vocabulary_of"]
 
 _ROUNDS = 5
 _NOT_SCRUBBING = {"audit.py", "block.py", "report.py", "shards.py", "sources.py"}
@@ -57,6 +57,7 @@ class Scrubber:
         config: which types are replaced (`None`: all), and the score below which a find counts as residue.
         key: 32 secret bytes; with another key nothing matches.
         slots: arguments whose value is personal data by declaration.
+        vocabulary: labels and choices of the recipe's own, which stay as they are.
         extra: further Presidio recognizers, such as a trained one for names.
 
     Raises:
@@ -64,14 +65,19 @@ class Scrubber:
     """
 
     def __init__(
-        self, config: ScrubConfig, key: bytes, slots: Slots | None = None, extra: "list[EntityRecognizer] | None" = None
+        self,
+        config: ScrubConfig,
+        key: bytes,
+        slots: Slots | None = None,
+        vocabulary: frozenset[str] = frozenset(),
+        extra: "list[EntityRecognizer] | None" = None,
     ) -> None:
         known = {*PII_TYPES, *config.ner.labels.values()}
         known.update(kind for recognizer in extra or [] for kind in recognizer.supported_entities)
         unknown = sorted(set(config.types or ()) - known)
         if unknown:
             raise ConfigError(f"scrub.types: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        self.wanted = Wanted(frozenset(config.types or known), config.min_score, slots or {})
+        self.wanted = Wanted(frozenset(config.types or known), config.min_score, slots or {}, vocabulary)
         self.pseudonyms = Pseudonymizer(key)
         self._ner, self._extra = config.ner, extra
         self.analyzer = Analyzer(config.ner, extra)
@@ -80,6 +86,7 @@ class Scrubber:
                 {
                     "config": config.model_dump(mode="json"),
                     "slots": self.wanted.slots,
+                    "vocabulary": sorted(vocabulary),
                     "key": self.pseudonyms.key_digest,
                     "analyzer": self.analyzer.version,
                     "code": code_digest(),
@@ -111,7 +118,7 @@ class Scrubber:
                 done.shared.setdefault(group, set()).update(v.form for v in reading.values if v.shared)
         spread = {group: forms.union((others or {}).get(group, ())) for group, forms in done.shared.items()}
         drafts = [
-            _Draft(reading, self.pseudonyms, spread[group])
+            _Draft(reading, self.pseudonyms, spread[group], self.wanted.vocabulary)
             for group, reading in zip(groups, readings, strict=True)
             if isinstance(reading, Reading) and group
         ]
@@ -169,7 +176,9 @@ class Scrubber:
 class _Draft:
     """An event while it is rewritten: every text of it as it stands now, and what was replaced in it, by type."""
 
-    def __init__(self, reading: Reading, pseudonyms: Pseudonymizer, shared: set[Form]) -> None:
+    def __init__(
+        self, reading: Reading, pseudonyms: Pseudonymizer, shared: set[Form], vocabulary: frozenset[str]
+    ) -> None:
         self.reading = reading
         more = sorted(shared.difference(value.form for value in reading.values))
         self.values = [*reading.values, *(Value(text, kind) for kind, text in more)]
@@ -179,7 +188,7 @@ class _Draft:
         self.now = {text: text for text in texts_of(reading.event)}
         self.changed: list[str] = []
         own = set(reading.values)
-        for text in [] if self.residue else self.now:
+        for text in [] if self.residue else [text for text in self.now if text not in vocabulary]:
             hits = list(find_values(text, self.values))
             spans = reading.spans.get(text, [])
             if hits or spans:

@@ -49,3 +49,15 @@ def slots_of(catalogue: Catalogue | None) -> Slots:
             if kind:
                 slots.setdefault(function["name"], {})[name] = kind
     return slots
+
+
+def vocabulary_of(catalogue: Catalogue | None) -> frozenset[str]:
+    """What programs say and people need not: a catalogue's labels, its functions' names and enumerated arguments."""
+    if catalogue is None:
+        return frozenset()
+    words = {*catalogue.labels, *(str(function["name"]) for function in catalogue.functions)}
+    for function in catalogue.functions:
+        for schema in (function.get("parameters") or {}).get("properties", {}).values():
+            for choices in (schema.get("enum"), (schema.get("items") or {}).get("enum")):
+                words.update(choice for choice in choices or () if isinstance(choice, str))
+    return frozenset(words)

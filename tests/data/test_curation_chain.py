@@ -29,7 +29,7 @@ from pocketloop.labeling.label import label
 from pocketloop.privacy.pseudonyms import load_key
 from pocketloop.privacy.scrubber import Scrubber
 from pocketloop.privacy.shards import scrub_shards
-from pocketloop.privacy.slots import slots_of
+from pocketloop.privacy.slots import slots_of, vocabulary_of
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -40,7 +40,7 @@ def curate(recipe: Recipe, work: Path, now: datetime = NOW) -> tuple[DatasetRele
     """Run every stage in `work`; returns the release and the digest of each stage's folder."""
     home, catalogue = Home(), load_catalogue(recipe)
     reports: dict[str, Any] = {"collect": collect(recipe, home.events, work / "collected", now)}
-    scrubber = Scrubber(recipe.scrub, load_key(home), slots_of(catalogue))
+    scrubber = Scrubber(recipe.scrub, load_key(home), slots_of(catalogue), vocabulary_of(catalogue))
     shards = LogShards(home.events, work / "collected" / MANIFEST)
     reports["scrub"] = scrub_shards(
         shards, work / "scrubbed", scrubber, home.cache / "scrub", collected=work / "collected"

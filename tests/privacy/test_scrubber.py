@@ -13,7 +13,7 @@ from pocketloop.contracts.recipe import Catalogue, ScrubConfig
 from pocketloop.privacy.placeholders import PLACEHOLDER
 from pocketloop.privacy.records import ScrubbedEvent, count_leaks
 from pocketloop.privacy.scrubber import Scrubber
-from pocketloop.privacy.slots import slots_of
+from pocketloop.privacy.slots import slots_of, vocabulary_of
 from pocketloop.privacy.values import fold
 
 KEY = b"k" * 32
@@ -163,6 +163,17 @@ def test_only_the_wanted_types_are_replaced_but_the_others_are_no_residue(event:
 def test_an_unknown_type_is_an_error_that_lists_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"unknown PERSONS.*PERSON"):
         Scrubber(ScrubConfig(types=["PERSONS"]), KEY)
+
+
+def test_the_recipes_own_labels_and_choices_stay_even_where_they_look_like_a_name(event: MakeEvent) -> None:
+    parameters = {"properties": {"metric": {"enum": ["sandy_wu"]}, "tags": {"items": {"enum": ["Bob"]}}}}
+    catalogue = Catalogue(functions=[{"name": "log_health", "parameters": parameters}])
+    vocabulary = vocabulary_of(catalogue)
+    assert vocabulary == {"log_health", "sandy_wu", "Bob"}
+    scrubber = Scrubber(ScrubConfig(), KEY, vocabulary=vocabulary)
+    call = ("log_health", {"metric": "sandy_wu", "tags": ["Bob"]})
+    assert scrubbed(scrubber, event("note my weight", call)).messages[1].tool_calls[0].arguments == call[1]
+    assert isinstance(scrubber.scrub_event(event("call Bob", call)), Quarantined)
 
 
 def test_slots_come_from_the_catalogue() -> None:
