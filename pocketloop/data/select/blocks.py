@@ -128,9 +128,9 @@ class Chosen(BaseFilter):
 
 
 class WriteLines(DiskWriter):
-    """Writes each document's line, as it was read, to a file named as its part."""
+    """Writes each document's line, as it was read, to a file named as its part, which one task alone works on."""
 
-    default_output_filename = "${part}"
+    default_output_filename = "${part}-${rank}"  # never used, but datatrove warns of names without a rank
     name = "lines"
 
     def _get_output_filename(self, document: Document, rank: int | str = 0, **kwargs: Any) -> str:

@@ -28,11 +28,11 @@ TRAINING_LOCALES = _LATIN + tuple(
     th_TH el_GR""".split()
 )
 """Countries whose names are trained on; one in seven sentences has a name in another script than the Latin one."""
-_SECTIONS = {"person": 34, "address": 9, "birth": 4, "password": 4, "plate": 4, "none": 27, "words": 18}
+_SECTIONS = {"person": 34, "address": 9, "birth": 4, "password": 4, "plate": 4, "none": 31, "words": 18}
 _STREWN = (
     "{Word} {Word} {n} {date} {time} {place} {org} {thing} {food} {code} {weekday} {month} {brand} {coined}".split()
 )
-_COINED = {"org", "brand", "band", "place", "app", "food", "song", "book"}
+_COINED = {"org", "brand", "band", "place", "app", "food", "song", "book", "landmark", "car", "team", "cinema"}
 """Kinds of things that now and then bear a word that nobody has seen."""
 _CHOICE = re.compile(r"\[([^\[\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
@@ -139,9 +139,17 @@ def _common(rng: random.Random) -> str:
 
 
 def _coined(rng: random.Random) -> str:
-    """A word that does not exist: the beginning of one common word and the end of another."""
-    head, tail = _common(rng), _common(rng)
-    return head[: max(2, len(head) - rng.randint(1, 3))] + tail[-rng.randint(2, 4) :]
+    """A word that nobody has seen, for a place, a dish or a brand: of English halves, or as foreign as a name."""
+    if rng.random() < 0.5:
+        return _mixed(rng, rng.choice(_pool(rng.choice(_LATIN))[rng.randrange(2)]), _common(rng))
+    if rng.random() < 0.4:
+        pool = _pool(rng.choice(_LATIN))[rng.randrange(2)]
+        return _mixed(rng, rng.choice(pool), rng.choice(pool))
+    return _mixed(rng, _common(rng), _common(rng))
+
+
+def _mixed(rng: random.Random, head: str, tail: str) -> str:
+    return (head[: max(2, len(head) - rng.randint(1, 3))] + tail[-rng.randint(2, 4) :]).lower()
 
 
 def _expanded(template: str, rng: random.Random) -> str:
@@ -217,7 +225,7 @@ def _fill(slot: str, rng: random.Random, locale: str) -> tuple[str, str]:
         return maker(rng, locale), _TYPES[slot]
     if slot in ("word", "Word"):
         return (_common(rng) if slot == "word" else _common(rng).title()), ""
-    if slot == "coined" or (slot in _COINED and rng.random() < 0.12):
+    if slot == "coined" or (slot in _COINED and rng.random() < 0.3):
         word = _coined(rng)
         return rng.choice([word, word.title(), word.title(), f"{word} {_common(rng)}".title()]), ""
     if slot == "place" and rng.random() < 0.25:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EMBEDDED = Path(__file__).parent / "model"
 WEIGHTS, WORDS, CARD = "weights.bin", "words.bin", "model.json"
 _BATCH = 64
+_NAMES = {"PERSON", "ADDRESS"}
 _SURE_SCORE = 0.5
 """Scores of sure finds lie from here to 0.9, those of unsure words below 0.39."""
 _NUMBERED = {"ADDRESS", "DATE_OF_BIRTH", "LICENSE_PLATE"}
@@ -46,7 +47,8 @@ class Shape(BaseModel):
 class ModelCard(BaseModel):
     """What the weights belong to, and the chances from which a word is (`sure`) or may be (`unsure`) personal data.
 
-    `sure_of_rare` holds for names: a word that is not everyday English is one more readily.
+    `sure_of_rare` holds for names: a word that is not everyday English is one more readily. `sure_of_codes` holds for
+    what patterns look after too: dates of birth, passwords and number plates.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -56,8 +58,9 @@ class ModelCard(BaseModel):
     language: str
     seed: int
     rows: int
-    sure: float = 0.45
-    sure_of_rare: float = 0.25
+    sure: float = 0.5
+    sure_of_rare: float = 0.35
+    sure_of_codes: float = 0.9
     unsure: float = 0.12
 
 
@@ -207,7 +210,9 @@ class EmbeddedNer:
         if label == "PERSON" and any(char.isdigit() for char in token.text):
             return _Word("", False, False, chance)
         begin, inside = self._columns[label]
-        bound = self.card.sure if token.prefix_[0] in "oc" or label != "PERSON" else self.card.sure_of_rare
+        bound = self.card.sure_of_codes if label not in _NAMES else self.card.sure
+        if label == "PERSON" and token.prefix_[0] not in "oc":
+            bound = self.card.sure_of_rare
         begins = bool(scores[begin] > scores[inside]) and chance >= bound
         return _Word(label, begins, chance >= bound, chance)
 
