@@ -25,7 +25,7 @@ def test_the_scrubber_meets_its_floors_on_wordings_and_names_it_has_never_seen()
         assert line.precision.value >= MIN_PRECISION, line
 
 
-@pytest.mark.parametrize("part", ["first", "second", "final"])
+@pytest.mark.parametrize("part", ["first", "second", "third", "final"])
 def test_held_out_rows_are_labelled_to_the_character_and_repeatable(part: Part) -> None:
     rows = list(heldout_pii(part, 300))
     assert rows == list(heldout_pii(part, 300))
@@ -41,7 +41,7 @@ def test_held_out_rows_are_labelled_to_the_character_and_repeatable(part: Part) 
 def test_the_sets_share_no_wording() -> None:
     from pocketloop.data.demo.pii_heldout import _templates
 
-    parts: list[Part] = ["first", "second", "final"]
+    parts: list[Part] = ["first", "second", "third", "final"]
     wordings = [{text for half in _templates(part) for text in half} for part in parts]
     assert min(map(len, wordings)) > 100
     assert len(set.union(*wordings)) == sum(map(len, wordings))

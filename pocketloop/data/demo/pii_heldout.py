@@ -14,11 +14,12 @@ from pocketloop.data.demo.styling import Piece, Value, joined, marked, styled
 from pocketloop.privacy.names import names_of, words_of_locales, words_of_name
 from pocketloop.privacy.ner.corpus import TRAINING_LOCALES
 
-Part = Literal["first", "second", "final"]
+Part = Literal["first", "second", "third", "final"]
 _FAR = ("fi_FI", "cs_CZ", "ro_RO", "lt_LT", "yo_NG", "id_ID", "is_IS")
 LOCALES: dict[Part, tuple[str, ...]] = {
     "first": ("nl_NL", "sv_SE", "hu_HU", "et_EE", "zu_ZA", "ga_IE"),
     "second": _FAR,
+    "third": _FAR,
     "final": _FAR,
 }
 """Of each set; a name that also occurs in a country of the training is not used."""
@@ -76,7 +77,8 @@ def _sections() -> dict[str, list[str]]:
 @lru_cache(maxsize=1)
 def _plain_values() -> dict[str, list[str]]:
     """What fills the slots that are nobody's."""
-    lines = (line.partition(": ") for line in _sections()["final values"])
+    found = _sections()
+    lines = (line.partition(": ") for line in found["third values"] + found["final values"])
     return {name: values.split("; ") for name, _, values in lines}
 
 
