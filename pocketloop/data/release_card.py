@@ -6,6 +6,7 @@ from pathlib import Path
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.files import atomic_file
 from pocketloop.contracts.home import Home
+from pocketloop.contracts.pages import render_template
 from pocketloop.contracts.reports import DatasetRelease
 from pocketloop.data.comparing import ReleaseDiff, compare_with
 from pocketloop.data.profile import Profile
@@ -57,19 +58,12 @@ def render_card(
     `before` and `diff` tell of the parent, `chain` lists all releases before this one, `scrub_page` says whether the
     scrubber's own report lies beside the card.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     # Every figure is drawn here from numbers and known names; matplotlib escapes the names.
     figures = {name: Markup(figure) for name, figure in _figures(release, profile, before, diff).items()}  # noqa: S704
-    page: str = environment.get_template("card.html").render(
+    return render_template(
+        Path(__file__).parent / "templates" / "card.html",
         release=release,
         profile=profile,
         diff=diff,
@@ -80,7 +74,6 @@ def render_card(
         label_changes=_label_changes(diff) if diff else [],
         reasons=_reasons(release, diff),
     )
-    return page
 
 
 def _figures(

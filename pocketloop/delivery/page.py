@@ -1,12 +1,13 @@
 """The page of a rollout that a person opens: one HTML file that needs nothing beside it, and names no device."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pocketloop.contracts.delivery import MILLION
 from pocketloop.contracts.figures import FAINT, INK, new_figure, plain, svg
 from pocketloop.contracts.files import atomic_file
+from pocketloop.contracts.pages import render_template
 from pocketloop.contracts.rollout import Decision, GuardrailEvidence, PlannedRung, Rollout
 from pocketloop.delivery.decide import is_harmful
 
@@ -28,17 +29,8 @@ def write_page(path: Path, rollout: Rollout) -> None:
 
 def render_page(rollout: Rollout) -> str:
     """The page as HTML text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["utc"] = lambda moment: moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
     metrics = [guardrail.metric for guardrail in rollout.ladder.guardrails]
     judged = [decision for decision in rollout.decisions if decision.guardrails]
     # Every figure is drawn here from numbers; matplotlib escapes the few names in it.
@@ -46,7 +38,8 @@ def render_page(rollout: Rollout) -> str:
         "ladder": Markup(ladder_figure(rollout)),  # noqa: S704
         "ratios": {metric: Markup(ratio_figure(rollout, metric)) for metric in metrics} if judged else {},  # noqa: S704
     }
-    page: str = environment.get_template("page.html.j2").render(
+    return render_template(
+        Path(__file__).parent / "page.html.j2",
         rollout=rollout,
         last=rollout.decisions[-1],
         evidence=judged[-1].guardrails if judged else [],
@@ -57,7 +50,6 @@ def render_page(rollout: Rollout) -> str:
         harmful=is_harmful,
         guardrails={guardrail.metric: guardrail for guardrail in rollout.ladder.guardrails},
     )
-    return page
 
 
 def ladder_figure(rollout: Rollout) -> str:

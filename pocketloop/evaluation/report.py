@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pocketloop.contracts.files import atomic_file
+from pocketloop.contracts.pages import render_template
 from pocketloop.evaluation.findings import MODELS, Findings, class_rows
 from pocketloop.evaluation.plots import COLOURS, confusion_figure, loss_figure, scores_figure
 from pocketloop.evaluation.suite import top_confusions
@@ -22,16 +23,8 @@ def write_report(path: Path, findings: Findings) -> None:
 
 def render_report(findings: Findings) -> str:
     """The report as HTML text."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     confusion = findings.evaluation.confusion
     # Every figure is drawn here from numbers and known labels; matplotlib escapes the labels.
     figures = {
@@ -39,7 +32,8 @@ def render_report(findings: Findings) -> str:
         "loss": Markup(loss_figure(findings.training)),  # noqa: S704
         "confusion": Markup(confusion_figure(confusion)) if confusion else "",  # noqa: S704
     }
-    page: str = environment.get_template("report.html").render(
+    return render_template(
+        Path(__file__).parent / "templates" / "report.html",
         findings=findings,
         figures=figures,
         classes=class_rows(findings),
@@ -48,4 +42,3 @@ def render_report(findings: Findings) -> str:
         colours=COLOURS,
         signs={"pass": "✓ pass", "fail": "✗ fail", "inconclusive": "? inconclusive"},
     )
-    return page

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from pocketloop.contracts.figures import FAINT, INK, new_figure, plain, svg
 from pocketloop.contracts.files import atomic_file
+from pocketloop.contracts.pages import render_template
 from pocketloop.contracts.reports import Estimate, LeakAudit, ScrubReport
 
 if TYPE_CHECKING:
@@ -30,24 +31,15 @@ def write_page(path: Path, report: ScrubReport) -> None:
 
 def render_page(report: ScrubReport) -> str:
     """The page as HTML text: made of the report's numbers alone, so it cannot quote anybody."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     audit = report.audit
     # Figures are drawn here from numbers and names of types; matplotlib escapes the names.
     figures = {
         "found": Markup(found_figure(report.found)) if report.found else "",  # noqa: S704
         "audit": Markup(audit_figure(audit)) if audit and audit.types else "",  # noqa: S704
     }
-    page: str = environment.get_template("scrub.html.j2").render(report=report, figures=figures, reasons=REASONS)
-    return page
+    return render_template(Path(__file__).parent / "scrub.html.j2", report=report, figures=figures, reasons=REASONS)
 
 
 def found_figure(found: dict[str, int]) -> str:
