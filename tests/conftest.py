@@ -22,8 +22,9 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clean POCKETLOOP_HOME."""
+    """A clean POCKETLOOP_HOME with a store of its own: a command that ran in this process names its store for good."""
     monkeypatch.setenv("POCKETLOOP_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return tmp_path / "home"
 
 
