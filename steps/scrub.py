@@ -41,9 +41,9 @@ def scrub(
         total = report.reused_shards + report.scrubbed_shards
         this.done(
             f"{report.count.kept} records, {sum(report.found.values())} values replaced, {left_out} "
-            f"quarantined, {report.leaks} leaks withheld; {report.reused_shards} of {total} shards reused",
+            f"quarantined, {report.caught} leaks withheld; {report.reused_shards} of {total} shards reused",
             found=report.found,
             quarantined=left_out,
-            leaks=report.leaks,
+            caught=report.caught,
         )
         return Folder.of(out), report

@@ -59,7 +59,7 @@ RELEASE = DatasetRelease(
         found={"PERSON": 1},
         reused_shards=0,
         scrubbed_shards=1,
-        leaks=0,
+        caught=0,
         scrubber="s",
     ),
     validation=ValidationReport(

@@ -115,7 +115,7 @@ def _scrubbing(release: "DatasetRelease") -> None:
             ["type", ">labelled", "recall", "precision"],
             rows,
         )
-    say(f"scrubbed {found}; {scrub.leaks} leaks")
+    say(f"scrubbed {found}; {scrub.caught} survived and were withheld")
 
 
 def _interval(found: Estimate) -> str:

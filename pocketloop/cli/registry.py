@@ -44,7 +44,7 @@ def trace(
         reasons = ", ".join(f"{n} {reason}" for reason, n in stage.left_out.items())
         left_out = f", left out: {reasons}" if reasons else ""
         say(f"   ├─ {stage.stage:8} {stage.kept} of {stage.entered} records{left_out}")
-    say(f"   ├─ scrubbed {sum(release.scrub.found.values())} values replaced, {release.scrub.leaks} leaks")
+    say(f"   ├─ scrubbed {sum(release.scrub.found.values())} replaced, {release.scrub.caught} withheld")
     for agreed in release.label.agreement:
         kappa = "cannot be told" if agreed.kappa is None else f"{agreed.kappa:.2f}"
         say(f"   ├─ judge    {release.label.judge}, kappa {kappa} on {agreed.n} answers ({agreed.source})")

@@ -53,7 +53,7 @@ class CollectReport(_Report):
 
 
 class ScrubReport(_Report):
-    """What was replaced, by type; `leaks` counts found values that still stood somewhere after scrubbing.
+    """What was replaced, by type; `caught` counts values that the audit met again, in records that were then left out.
 
     `count` is over events and imported examples.
     """
@@ -62,7 +62,7 @@ class ScrubReport(_Report):
     found: dict[str, int]
     reused_shards: int
     scrubbed_shards: int
-    leaks: int
+    caught: int
     scrubber: str
     """Digest of the scrubber's configuration and code version."""
     audit: "LeakAudit | None" = None

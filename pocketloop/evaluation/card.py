@@ -154,7 +154,7 @@ def _data(findings: Findings) -> str:
         f"- {release.collect.events:,} events and {release.collect.examples:,} imported examples; {splits}",
         *(f"- {stage.stage}: {_left_out(stage)}" for stage in release.stages if stage.left_out),
         f"- consent policies: {', '.join(release.policies) or 'none (no events)'}",
-        f"- scrubbed: {found}; {release.scrub.leaks:,} leaks left",
+        f"- scrubbed: {found}; {release.scrub.caught:,} survived and were withheld",
         *(f"- {agreed.rubric}: {_agreement(agreed)}" for agreed in release.label.agreement),
         f"- recipe `{findings.recipe.digest[:16]}`, base `{findings.base.digest[:16]}`",
     ]

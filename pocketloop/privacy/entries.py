@@ -190,8 +190,9 @@ class Entry:
         for record in kept.values():
             found.update(record["found"])
         reasons = Counter(row["reason"] for row in left_out.values())
-        leaks = sum(leaked.values())
-        write_json(folder / STATS, {"kept": len(kept), "left_out": reasons, "found": found, "leaks": leaks})
+        write_json(
+            folder / STATS, {"kept": len(kept), "left_out": reasons, "found": found, "caught": sum(leaked.values())}
+        )
 
 
 def place(source: Path, target: Path) -> None:

@@ -81,7 +81,7 @@ def scrub_shards(
     for entry in entries.values():
         for group, forms in entry.values().items():
             known.add(group, forms)
-    scrubbed, kept, leaks = set(cold), 0, 0
+    scrubbed, kept, caught = set(cold), 0, 0
     found, left_out = Counter[str](), Counter[str]()
     with atomic_dir(out) as folder:
         examples = _carry(collected, folder)
@@ -93,7 +93,7 @@ def scrub_shards(
                 place(settled / EVENTS, folder / f"{name}.jsonl")
                 stats = json.loads((settled / STATS).read_text(encoding="utf-8"))
                 kept += stats["kept"]
-                leaks += stats["leaks"]
+                caught += stats["caught"]
                 found.update(stats["found"])
                 left_out.update(stats["left_out"])
                 for row in read_jsonl(settled / QUARANTINE):
@@ -111,7 +111,7 @@ def scrub_shards(
             found=dict(sorted(found.items())),
             reused_shards=len(names) - len(scrubbed),
             scrubbed_shards=len(scrubbed),
-            leaks=leaks,
+            caught=caught,
             scrubber=scrubber.digest,
             audit=audit,
         )

@@ -98,7 +98,7 @@ def stage_reports(size: int, reference: str | None = None, **changes: Any) -> di
         ),
         "scrub": ScrubReport(
             count=whole.model_copy(update={"stage": "scrub"}), found={"PERSON": 3, "EMAIL_ADDRESS": 1},
-            reused_shards=0, scrubbed_shards=1, leaks=0, scrubber="x" * 64,
+            reused_shards=0, scrubbed_shards=1, caught=0, scrubber="x" * 64,
         ),
         "validation": ValidationReport(
             count=whole.model_copy(update={"stage": "validate"}), success=True, expectations={"ids are unique": True}

@@ -79,7 +79,7 @@ def test_inspect_shows_a_release_and_its_files(tmp_path: Path, home: Path, capsy
     assert Path(shown["folder"], "card.html").is_file()
     inspect_release("a", as_json=False)
     text = capsys.readouterr().out
-    for said in (second.digest[:16], "thumbs down", "music", "card.html", "pocketloop data diff a~1 a", "0 leaks"):
+    for said in (second.digest[:16], "thumbs down", "music", "card.html", "pocketloop data diff a~1 a", "0 survived"):
         assert said in text
 
 

@@ -116,7 +116,7 @@ def test_the_card_shows_the_audit_the_agreement_and_the_guards_that_spoke(tmp_pa
     made = write_sample(
         tmp_path,
         range(60),
-        scrub=reports["scrub"].model_copy(update={"audit": audit, "leaks": 2}),
+        scrub=reports["scrub"].model_copy(update={"audit": audit, "caught": 2}),
         label=reports["label"].model_copy(update={"agreement": agreed}),
         select=SelectReport(
             count=StageCount(stage="select", entered=60, kept=60),
@@ -126,7 +126,15 @@ def test_the_card_shows_the_audit_the_agreement_and_the_guards_that_spoke(tmp_pa
         ),
     )
     text = " ".join(card_of(home, made.digest).text.split())
-    for said in ("✗ 2 leaks", "10,240", "0.987", "0.81", "cannot be told", "4 of heldout", "flip music 0.81 0.50 7 2"):
+    for said in (
+        "2 leaks withheld",
+        "10,240",
+        "0.987",
+        "0.81",
+        "cannot be told",
+        "4 of heldout",
+        "flip music 0.81 0.50 7 2",
+    ):
         assert said in text
 
 

@@ -203,7 +203,7 @@ def release() -> DatasetRelease:
         scrub=ScrubReport(
             count=scrub,
             found={"PERSON": 2210, "PHONE_NUMBER": 311, "EMAIL_ADDRESS": 190, "IBAN_CODE": 41},
-            reused_shards=0, scrubbed_shards=8, leaks=0, scrubber="e" * 64,
+            reused_shards=0, scrubbed_shards=8, caught=0, scrubber="e" * 64,
         ),
         validation=ValidationReport(
             count=validate, success=True,

@@ -26,7 +26,7 @@ REPORT = ScrubReport(
     found={"PERSON": 4321, "PHONE_NUMBER": 7},
     reused_shards=2,
     scrubbed_shards=1,
-    leaks=0,
+    caught=0,
     scrubber="abc123",
 )
 AUDIT = LeakAudit(
@@ -48,7 +48,7 @@ def test_the_page_tells_counts_reasons_and_figures_and_needs_nothing_beside_it()
 
 
 def test_the_page_says_so_when_values_survived_and_when_there_are_no_figures() -> None:
-    page = render_page(REPORT.model_copy(update={"leaks": 2, "found": {}}))
+    page = render_page(REPORT.model_copy(update={"caught": 2, "found": {}}))
     assert "2 survived, withheld" in page and "Nothing was found" in page and "No figures" in page
 
 

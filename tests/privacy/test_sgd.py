@@ -42,7 +42,7 @@ def dialogues(
     for start in range(0, len(lines), 500):
         (folder / "raw" / f"events-{start:05}.jsonl").write_text("".join(lines[start : start + 500]))
     report = scrub_shards(FolderShards(folder / "raw"), folder / "out", scrubber, folder / "cache")
-    assert report.leaks == 0
+    assert report.caught == 0
     assert report.count.kept >= 0.8 * report.count.entered
     rows = [row for path in (folder / "out").glob("events-*") for row in read_jsonl(path)]
     return [json.loads(line) for line in lines], {row["event_id"]: row for row in rows}

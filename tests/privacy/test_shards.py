@@ -50,7 +50,7 @@ def test_each_shard_gets_a_scrubbed_twin_and_what_was_left_out_has_a_reason_and_
     report = scrub_shards(shards, tmp_path / "out", scrubber, tmp_path / "cache")
     assert (report.count.entered, report.count.kept) == (5, 3)
     assert report.count.left_out == {"malformed event": 1, "unclear residue": 1}
-    assert (report.scrubbed_shards, report.leaks) == (2, 0)
+    assert (report.scrubbed_shards, report.caught) == (2, 0)
     assert report.found == {"PERSON": 3, "PHONE_NUMBER": 1}
     assert [row["event_id"] for row in read_jsonl(tmp_path / "out/one.jsonl")] == ["a", "c"]
     left_out = list(read_jsonl(tmp_path / "out/quarantine.jsonl"))
@@ -153,7 +153,7 @@ def test_a_value_in_another_spelling_is_seen_by_the_leak_audit_and_withheld(tmp_
     )
     report = scrub_shards(source, tmp_path / "out", scrubber, tmp_path / "cache")
     assert set(said(tmp_path / "out")) == {"a", "c"}
-    assert (report.leaks, report.count.left_out) == (1, {"a found value survived": 1})
+    assert (report.caught, report.count.left_out) == (1, {"a found value survived": 1})
 
 
 def test_forgetting_a_device_erases_every_entry_that_knows_of_it_and_no_other(
