@@ -100,6 +100,13 @@ _SLAVIC = re.compile(
     + _any("ul\\. ulica ulicy al\\. aleja alei aleje pl\\. plac os\\. osiedle ulice náměstí nám\\. třída")
     + rf"\s+(?:{_NAME}\s?){{1,3}}\s*{_NUMBER}{_TOWN}"
 )
+_NUMBER_NAMED = re.compile(
+    "(?<!\\w)"
+    + _any(
+        "jalan jl\\. gang gg\\. drumul strada aleea șoseaua soseaua bulevardul intrarea splaiul sokak caddesi mahallesi"
+    )
+    + rf"\s+(?:[^\W\d_][\w'’.-]*\s+){{1,5}}(?i:no|nr|nº|n°)\.?\s*\d{{1,4}}[a-zA-Z]?(?!\w){_TOWN}"
+)
 _PLACE_NUMBER = re.compile(
     r"(?:(?<=\b[Aa]t )|(?<=\b[Tt]o )|(?<=\b[Ii]s )|(?<=\b[Ff]rom ))"
     rf"{_NAME}(?:\s+{_LINK}{_NAME}){{0,4}},\s?{_NUMBER}{_TOWN}"
@@ -120,6 +127,7 @@ _FORMS = (
     _FRENCH,
     _ROMANCE,
     _SLAVIC,
+    _NUMBER_NAMED,
     _PLACE_NUMBER,
     _LIVING,
 )

@@ -148,7 +148,7 @@ def phone_numbers(text: str, region: str) -> Iterator[Span]:
         grouped = candidate[0] in "+(" or len(re.split(r"[\s.\-/()]+", candidate)) >= 3
         if candidate.isdigit() and not context and score < 0.9:
             continue
-        if len(digits) < 9 and not context and candidate[0] != "+":
+        if len(digits) < 9 and not context and candidate[0] != "+" and (candidate.isdigit() or score < 0.9):
             continue
         if score or (context and grouped) or (candidate[0] == "+" and len(digits) >= 8):
             yield Span(start, start + len(candidate), "PHONE_NUMBER", max(score, 0.5 if context or grouped else score))

@@ -17,7 +17,7 @@ from pocketloop.privacy import addresses, credentials, patterns, persons
 from pocketloop.privacy.ner.engines import Ner, Recognized, as_recognizer, load_ner, ner_version
 from pocketloop.privacy.ner.model import EMBEDDED
 from pocketloop.privacy.placeholders import PLACEHOLDER
-from pocketloop.privacy.spans import RESIDUE, Span, overlaps
+from pocketloop.privacy.spans import RESIDUE, Span, free_parts, overlaps, trimmed
 
 if TYPE_CHECKING:
     from presidio_analyzer import AnalyzerEngine, EntityRecognizer
@@ -48,6 +48,9 @@ FINDERS: dict[str, Finder] = {
     "USERNAME": Finder(credentials.usernames),
     RESIDUE: Finder(patterns.residue),
 }
+_LEARNT = {"PERSON", "ADDRESS", RESIDUE}
+_SURE = 0.5
+"""Score from which a find with a shape of its own is not open to discussion."""
 _EVERYWHERE = [finder.find for finder in FINDERS.values() if not finder.digits]
 _ALL = [finder.find for finder in FINDERS.values()]
 
@@ -106,7 +109,8 @@ class Analyzer:
                 trained[text] += spans
         for key, (text, kept) in masked.items():
             finders = _ALL if patterns.has_digit(text) else _EVERYWHERE
-            spans = [span for find in finders for span in find(text, key[1])] + trained[text]
+            spans = [span for find in finders for span in find(text, key[1])]
+            spans += _beside(text, trained[text], spans)
             if kept:
                 spans = [span for span in spans if not any(overlaps(span, other) for other in kept)]
             found[key] = list(dict.fromkeys(spans))
@@ -129,6 +133,16 @@ class Analyzer:
         recognizers += [as_recognizer(ner) for ner in self._trained]
         registry = RecognizerRegistry(recognizers=recognizers, supported_languages=["en"])
         return AnalyzerEngine(registry=registry, nlp_engine=BlankEngine(), supported_languages=["en"])
+
+
+def _beside(text: str, trained: list[Span], found: list[Span]) -> Iterator[Span]:
+    """What a trained recognizer adds to the patterns: it knows names better than they do, but not what a number is."""
+    shaped = [span for span in found if span.type not in _LEARNT and span.score >= _SURE]
+    for span in trained:
+        if not any(overlaps(span, other) for other in shaped):
+            yield span
+            continue
+        yield from (part for each in free_parts(span, shaped) if (part := trimmed(each, text)))
 
 
 def _masked(text: str) -> tuple[str, list[Span]]:

@@ -28,7 +28,7 @@ TRAINING_LOCALES = _LATIN + tuple(
     th_TH el_GR""".split()
 )
 """Countries whose names are trained on; one in seven sentences has a name in another script than the Latin one."""
-_SECTIONS = {"person": 34, "address": 9, "birth": 4, "password": 4, "plate": 4, "none": 31, "words": 18}
+_SECTIONS = {"person": 34, "address": 9, "birth": 4, "password": 4, "plate": 4, "none": 38, "words": 18}
 _STREWN = (
     "{Word} {Word} {n} {date} {time} {place} {org} {thing} {food} {code} {weekday} {month} {brand} {coined}".split()
 )
@@ -123,7 +123,7 @@ def common_words() -> list[str]:
     from wordfreq import top_n_list
 
     listed, ordinary = gazetteer(), ordinary_words()
-    words = [w for w in top_n_list("en", 30_000) if w.isalpha() and w.isascii() and len(w) > 2]
+    words = [w for w in top_n_list("en", 60_000) if w.isalpha() and w.isascii() and len(w) > 2]
     often = set(words[:4000])
     return [w for w in words if w in ordinary or w not in listed or (listed[w] == LAST and w in often)]
 
@@ -228,8 +228,8 @@ def _fill(slot: str, rng: random.Random, locale: str) -> tuple[str, str]:
     if slot == "coined" or (slot in _COINED and rng.random() < 0.3):
         word = _coined(rng)
         return rng.choice([word, word.title(), word.title(), f"{word} {_common(rng)}".title()]), ""
-    if slot == "place" and rng.random() < 0.25:
-        return values.country(rng), ""
+    if slot == "place" and rng.random() < 0.5:
+        return (values.country(rng) if rng.random() < 0.3 else values.town(rng)), ""
     if slot in values.NUMBERS:
         return values.NUMBERS[slot](rng), ""
     text = _expanded(rng.choice(_values()[slot]), rng)

@@ -28,7 +28,11 @@ _BATCH = 64
 _NAMES = {"PERSON", "ADDRESS"}
 _SURE_SCORE = 0.5
 """Scores of sure finds lie from here to 0.9, those of unsure words below 0.39."""
-_NUMBERED = {"ADDRESS", "DATE_OF_BIRTH", "LICENSE_PLATE"}
+_WITH_DIGITS = {"ADDRESS", "DATE_OF_BIRTH", "LICENSE_PLATE"}
+_WITH_LETTERS = {"PERSON", "ADDRESS", "PASSWORD", "LICENSE_PLATE"}
+
+
+SURE = {"PERSON": 0.45, "ADDRESS": 0.45, "DATE_OF_BIRTH": 0.9, "PASSWORD": 0.97, "LICENSE_PLATE": 0.97}
 
 
 class Shape(BaseModel):
@@ -47,8 +51,8 @@ class Shape(BaseModel):
 class ModelCard(BaseModel):
     """What the weights belong to, and the chances from which a word is (`sure`) or may be (`unsure`) personal data.
 
-    `sure_of_rare` holds for names: a word that is not everyday English is one more readily. `sure_of_codes` holds for
-    what patterns look after too: dates of birth, passwords and number plates.
+    `sure_of_rare` holds for names: a word that is not everyday English is one more readily. Patterns look after
+    passwords and number plates as well, so that the model must be nearly certain of them.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -58,9 +62,8 @@ class ModelCard(BaseModel):
     language: str
     seed: int
     rows: int
-    sure: float = 0.5
-    sure_of_rare: float = 0.35
-    sure_of_codes: float = 0.9
+    sure: dict[str, float] = SURE
+    sure_of_rare: float = 0.28
     unsure: float = 0.12
 
 
@@ -198,7 +201,7 @@ class EmbeddedNer:
             run = words[start:end]
             if run[0].label and any(word.sure for word in run):
                 yield from self._run(doc, run, start)
-            elif run[0].label:
+            elif run[0].label in _NAMES:
                 yield from (_unsure(doc[start + i], word) for i, word in enumerate(run))
             start = end
 
@@ -209,18 +212,17 @@ class EmbeddedNer:
         label = max(self._columns, key=lambda each: scores[self._columns[each][0]] + scores[self._columns[each][1]])
         if label == "PERSON" and any(char.isdigit() for char in token.text):
             return _Word("", False, False, chance)
+        rare = label == "PERSON" and token.prefix_[0] not in "oc"
+        sure = chance >= (self.card.sure_of_rare if rare else self.card.sure[label])
         begin, inside = self._columns[label]
-        bound = self.card.sure_of_codes if label not in _NAMES else self.card.sure
-        if label == "PERSON" and token.prefix_[0] not in "oc":
-            bound = self.card.sure_of_rare
-        begins = bool(scores[begin] > scores[inside]) and chance >= bound
-        return _Word(label, begins, chance >= bound, chance)
+        return _Word(label, sure and bool(scores[begin] > scores[inside]), sure, chance)
 
     def _run(self, doc: Any, run: "list[_Word]", start: int) -> Iterator[Span]:
-        """One find from the first to the last word; without a digit, a type of numbers is not one."""
+        """One find from the first to the last word, if it is made of what its type is made of."""
         first, last = doc[start], doc[start + len(run) - 1]
-        letters = "".join(token.text for token in doc[start : start + len(run)])
-        if any(char.isdigit() if run[0].label in _NUMBERED else char.isalnum() for char in letters):
+        text = "".join(token.text for token in doc[start : start + len(run)])
+        digit, letter = any(map(str.isdigit, text)), any(map(str.isalpha, text))
+        if (digit or run[0].label not in _WITH_DIGITS) and (letter or run[0].label not in _WITH_LETTERS):
             chance = sum(word.chance for word in run) / len(run)
             yield Span(first.idx, last.idx + len(last), run[0].label, round(_SURE_SCORE + 0.4 * chance, 3))
 

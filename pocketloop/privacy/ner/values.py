@@ -3,6 +3,7 @@
 import string
 from collections.abc import Callable
 from functools import lru_cache
+from importlib import import_module
 from random import Random
 from typing import Any
 
@@ -51,6 +52,29 @@ def country(rng: Random) -> str:
     fake = _faker("en_US")
     fake.seed_instance(rng.getrandbits(40))
     return str(fake.country())
+
+
+_TOWNS = {
+    "cities": "da_DK de_AT de_CH de_DE en_BD en_IN hr_HR it_IT pl_PL pt_PT sk_SK sl_SI fr_DZ".split(),
+    "municipalities": ["es_CO"],
+}
+"""Lists of towns in Faker's countries that are not held out."""
+
+
+@lru_cache(maxsize=1)
+def _towns() -> tuple[tuple[str, ...], ...]:
+    found = []
+    for attribute, locales in _TOWNS.items():
+        for locale in locales:
+            provider = import_module(f"faker.providers.address.{locale}").Provider
+            entries = (entry if isinstance(entry, str) else entry[1] for entry in getattr(provider, attribute))
+            found.append(tuple(sorted(set(entries))))
+    return tuple(found)
+
+
+def town(rng: Random) -> str:
+    """A real town of some country."""
+    return rng.choice(rng.choice(_towns()))
 
 
 def birth_date(rng: Random, _locale: str) -> str:
