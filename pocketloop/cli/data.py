@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pocketloop.cli import scrub
+from pocketloop.cli import ner, scrub
 from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.cli.inspecting import diff, inspect_release
 from pocketloop.contracts.home import Home
@@ -26,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
     group.command("diff", epilog="Example: pocketloop data diff functions~1 functions")(diff)
     group.command("demo", epilog="Example, 100 more events: pocketloop data demo --add 100")(demo)
     scrub.add_to(group)
+    ner.add_to(group)
     group.command("forget", epilog="Example: pocketloop data forget 3f0c9a2e-phone --dry-run")(forget)
     group.command("expire", epilog="Example, what would go: pocketloop data expire --days 90 --dry-run")(expire)
     app.add_typer(group, name="data")
