@@ -225,7 +225,7 @@ def _fill(slot: str, rng: random.Random, locale: str) -> tuple[str, str]:
         return maker(rng, locale), _TYPES[slot]
     if slot in ("word", "Word"):
         return (_common(rng) if slot == "word" else _common(rng).title()), ""
-    if slot == "coined" or (slot in _COINED and rng.random() < 0.3):
+    if slot == "coined" or (slot in _COINED and rng.random() < 0.4):
         word = _coined(rng)
         return rng.choice([word, word.title(), word.title(), f"{word} {_common(rng)}".title()]), ""
     if slot == "place" and rng.random() < 0.5:

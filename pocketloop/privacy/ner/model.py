@@ -32,7 +32,7 @@ _WITH_DIGITS = {"ADDRESS", "DATE_OF_BIRTH", "LICENSE_PLATE"}
 _WITH_LETTERS = {"PERSON", "ADDRESS", "PASSWORD", "LICENSE_PLATE"}
 
 
-SURE = {"PERSON": 0.45, "ADDRESS": 0.45, "DATE_OF_BIRTH": 0.9, "PASSWORD": 0.97, "LICENSE_PLATE": 0.97}
+SURE = {"PERSON": 0.4, "ADDRESS": 0.45, "DATE_OF_BIRTH": 0.9, "PASSWORD": 0.97, "LICENSE_PLATE": 0.97}
 
 
 class Shape(BaseModel):
@@ -40,11 +40,11 @@ class Shape(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    width: int = 64
+    width: int = 96
     depth: int = 4
-    norms: int = 8000
+    norms: int = 3000
     kinds: int = 32
-    endings: int = 2500
+    endings: int = 2000
     shapes: int = 500
 
 
@@ -63,7 +63,7 @@ class ModelCard(BaseModel):
     seed: int
     rows: int
     sure: dict[str, float] = SURE
-    sure_of_rare: float = 0.28
+    sure_of_rare: float = 0.15
     unsure: float = 0.12
 
 

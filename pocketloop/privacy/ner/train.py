@@ -11,7 +11,7 @@ from pocketloop.privacy.ner.corpus import LABELS, Row, common_words
 from pocketloop.privacy.ner.model import ModelCard, Shape, Vocabulary, build, save
 from pocketloop.privacy.spans import Span
 
-SENTENCES = 500_000
+SENTENCES = 450_000
 _BATCH = 128
 
 
