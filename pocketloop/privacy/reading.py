@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from pocketloop.contracts.events import InteractionEvent, Quarantined, ToolCall
 from pocketloop.privacy.addresses import is_street
-from pocketloop.privacy.names import gazetteer
+from pocketloop.privacy.names import gazetteer, ordinary_words
 from pocketloop.privacy.placeholders import PLACEHOLDER
 from pocketloop.privacy.records import cleaned, leaves, structured, texts_of
 from pocketloop.privacy.slots import Slots, slot_type
@@ -177,11 +177,20 @@ def _to_search(event: InteractionEvent, wanted: Wanted) -> Iterator[str]:
     for text in texts_of(event):
         if text in wanted.vocabulary:
             continue
-        # What programs call their fields and choices is nobody's name; "anna" may be somebody's.
-        if text in contents or not _FIELD.fullmatch(text) or not gazetteer().keys().isdisjoint(text.split("_")):
+        if text in contents or not _is_field(text):
             yield text
     for text, _ in _slots(event, wanted):
         yield text
+
+
+def _is_field(text: str) -> bool:
+    """Whether this is what a program calls a field or a choice: nobody's name, where "anna" may be somebody's.
+
+    In `return_date` an everyday word that some people are called too is a word.
+    """
+    parts = text.split("_")
+    names = [part for part in parts if part in gazetteer()]
+    return bool(_FIELD.fullmatch(text)) and (not names or (len(parts) > 1 and ordinary_words().issuperset(names)))
 
 
 def _take(reading: Reading, wanted: Wanted, finds: Finds) -> None:

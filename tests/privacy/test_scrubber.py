@@ -176,6 +176,17 @@ def test_the_recipes_own_labels_and_choices_stay_even_where_they_look_like_a_nam
     assert isinstance(scrubber.scrub_event(event("call Bob", call)), Quarantined)
 
 
+def test_what_a_program_calls_its_fields_stays_but_a_name_as_a_key_does_not(
+    scrubber: Scrubber, event: MakeEvent
+) -> None:
+    arguments = {"departure_date": "x", "return_date": "x", "pickup_date": "x", "appointment_time": "x"}
+    assert (
+        scrubbed(scrubber, event("book it", ("BuyTicket", arguments))).messages[1].tool_calls[0].arguments == arguments
+    )
+    kept = scrubbed(scrubber, event("note it", ("add_note", {"zbigniew": "x"}))).messages[1].tool_calls[0].arguments
+    assert "zbigniew" not in kept
+
+
 def test_slots_come_from_the_catalogue() -> None:
     parameters = {
         "properties": {"who": {"type": "string", "x-pii": "PERSON"}, "all": {"items": {"x-pii": "PERSON"}}, "at": {}}
