@@ -22,9 +22,14 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clean POCKETLOOP_HOME with a store of its own: a command that ran in this process names its store for good."""
+    """A clean POCKETLOOP_HOME with a registry of its own.
+
+    A command that runs in this process names its registry in the environment; set and deleted here, that name is gone
+    when the test ends, too.
+    """
     monkeypatch.setenv("POCKETLOOP_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
     return tmp_path / "home"
 
 
