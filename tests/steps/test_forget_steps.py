@@ -2,8 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
+from sample_candidates import RELEASE
 
 from pocketloop.contracts.errors import DataError
+from pocketloop.contracts.files import write_json
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.recipe import Recipe
 from pocketloop.data.forget import TouchedRelease, bury, traces_of
@@ -18,7 +20,7 @@ def test_a_release_with_a_forgotten_device_in_it_is_not_trained_on(home: Path, z
     from steps.release import load_release
 
     (home / "releases" / "abc").mkdir(parents=True)
-    (home / "releases" / "abc" / "release.json").write_text("{}")
+    write_json(home / "releases" / "abc" / "release.json", RELEASE.model_copy(update={"digest": "abc"}))
     (home / "releases" / "latest-functions.json").write_text(json.dumps({"digest": "abc"}))
     touched = [TouchedRelease(digest="abc", adapter="functions", records=1)]
     received = Received(str(home / "received"))
