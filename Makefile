@@ -16,8 +16,8 @@ run: setup      ## the main job: demo events -> a candidate adapter in MLflow (A
 	@$(BIN)/pocketloop data demo
 	@$(BIN)/pocketloop retrain $(ADAPTER)
 
-test: setup     ## every test
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+test: setup     ## every test, on up to four cores
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
 
 lint: setup     ## format, lint, types, floors of the house
 	$(BIN)/ruff format --check .

@@ -11,6 +11,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
+_ONE_WORKER = {"pipelines", "review"}
+"""Folders whose tests share a home, or a server, that takes minutes to make."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what shares a fixture on one worker; the longest chain of tests starts first."""
+    items.sort(key=lambda item: item.path.parent.name != "pipelines")
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(folder if folder in _ONE_WORKER else item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Public datasets beside the checkout; tests on them skip where they are absent."""
