@@ -56,9 +56,10 @@ def main() -> None:
 
 
 def our_trainer(base: Any, examples: list[Any], task: Any, training: Any) -> float:
-    """Tokens for each processor second of `train_sft`, from its progress reports."""
+    """Tokens for each processor second of `train_adapter`, from its progress reports."""
     from pocketloop.training.progress import Progress
-    from pocketloop.training.sft import train_sft
+    from pocketloop.training.run import train_adapter
+    from pocketloop.training.stage import Split, TrainingData
 
     seen: list[tuple[int, int, float]] = []
 
@@ -66,7 +67,9 @@ def our_trainer(base: Any, examples: list[Any], task: Any, training: Any) -> flo
         seen.append((progress.step, progress.tokens, time.process_time()))
 
     with tempfile.TemporaryDirectory() as scratch:
-        train_sft(base, examples, [], task, training, Path(scratch) / "adapter", note, every_seconds=0)
+        folder = Path(scratch)
+        data = TrainingData(Split(examples))
+        train_adapter(base, data, task, training, folder / "adapter", folder / "work", note, every_seconds=0)
     begin = next(entry for entry in seen if entry[0] >= _WARM_UP)
     return (seen[-1][1] - begin[1]) / (seen[-1][2] - begin[2])
 
@@ -78,12 +81,13 @@ def plain_loop(base: Any, sequences: list[Any], training: Any, pad: int) -> floa
     from torch.nn.functional import cross_entropy
 
     from pocketloop.models.bases import load_base
-    from pocketloop.training import sft
+    from pocketloop.training.adapters import new_adapter
+    from pocketloop.training.hardware import computes_in_bfloat16
 
-    half = sft.computes_in_bfloat16()
+    half = computes_in_bfloat16()
     model, _ = load_base(base, "bfloat16" if half else "float32")
     model.set_attn_implementation("eager")
-    model = sft._with_lora(model, training.lora).train()
+    model = new_adapter(model, training.lora).train()
     causal = model.get_base_model()
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=1e-4, fused=True)
@@ -111,7 +115,7 @@ def trl_defaults(base: Any, sequences: list[Any], training: Any, tokenizer: Any)
     from trl import SFTConfig, SFTTrainer
 
     from pocketloop.models.bases import load_base
-    from pocketloop.training import sft
+    from pocketloop.training.adapters import new_adapter
 
     seen: list[tuple[int, float]] = []
 
@@ -122,7 +126,7 @@ def trl_defaults(base: Any, sequences: list[Any], training: Any, tokenizer: Any)
     batch = training.stages[0].sft.batch_size
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
-            model=sft._with_lora(load_base(base, "float32")[0], training.lora),
+            model=new_adapter(load_base(base, "float32")[0], training.lora),
             args=SFTConfig(
                 output_dir=scratch,
                 per_device_train_batch_size=batch,

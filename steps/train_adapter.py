@@ -1,4 +1,4 @@
-"""Train: supervised fine-tuning of the recipe's adapter on the release's training split."""
+"""Train: the recipe's stages on the release's training split."""
 
 from typing import Annotated
 
@@ -22,28 +22,31 @@ def train_adapter(
 
     from pocketloop.registry.mlflow_store import log_training
     from pocketloop.tasks.tasks import TaskSpec
-    from pocketloop.training.sft import train_sft
+    from pocketloop.training.run import train_adapter as train
+    from pocketloop.training.stage import Split, TrainingData
 
     with stage("train") as this:
         task = TaskSpec.of(recipe, load_catalogue(recipe))
-        train = split_examples(dataset, "train", recipe)
-        validation = split_examples(dataset, "validation", recipe)
-        report = train_sft(
+        data = TrainingData(
+            Split(split_examples(dataset, "train", recipe)), Split(split_examples(dataset, "validation", recipe))
+        )
+        report = train(
             base,
-            train,
-            validation,
+            data,
             task,
             recipe.train,
             this.scratch / "adapter",
+            this.scratch / "work",
             on_progress=lambda progress: print(f"  {progress}", flush=True),
             every_seconds=15,
         )
         if run := mlflow.active_run():
             log_training(Home(), run.info.run_id, report)
-        held_out = "" if report.validation_loss is None else f", held-out loss {report.validation_loss:.3f}"
+        last = report.stages[-1]
+        held_out = last.last("validation_loss")
         this.done(
-            f"{report.steps} steps on {report.examples} examples, {report.tokens_per_second:.0f} tokens/s, "
-            f"loss {report.train_loss:.3f}{held_out}",
+            f"{report.steps} steps on {last.examples} examples, {report.tokens_per_second:.0f} tokens/s, "
+            f"loss {last.last('loss'):.3f}" + ("" if held_out is None else f", held-out loss {held_out:.3f}"),
             steps=report.steps,
             tokens=report.tokens,
             trainable=report.trainable,

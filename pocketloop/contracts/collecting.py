@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from pocketloop.contracts.parts import Part
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class CollectorLimits(_Part):
+class CollectorLimits(Part):
     """Most that one post may hold, and how much may wait for the disk before phones are told to come back (429)."""
 
     line_bytes: int = Field(default=262_144, ge=1)
@@ -22,7 +20,7 @@ class CollectorLimits(_Part):
     retry_after_s: int = Field(default=5, ge=1)
 
 
-class CollectorConfig(_Part):
+class CollectorConfig(Part):
     """`configs/collector.yaml`.
 
     `store` is a folder or any fsspec address (`s3://bucket/prefix`); empty means the home's `received/`. Raw events
@@ -36,7 +34,7 @@ class CollectorConfig(_Part):
     retention_days: float = Field(default=180, gt=0)
 
 
-class ComputeConfig(_Part):
+class ComputeConfig(Part):
     """`configs/compute.yaml`: where blocks of the curation run. It never changes a result."""
 
     executor: Literal["local", "ray"] = "local"

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from pocketloop.contracts.events import Identifier
-from pocketloop.contracts.recipe import Name
+from pocketloop.contracts.parts import Name
 
 MILLION = 1_000_000
 STABLE = "stable"

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from pocketloop.contracts.events import Identifier, Message
 from pocketloop.contracts.examples import Task
 from pocketloop.contracts.files import canonical_json, sha256_text
+from pocketloop.contracts.parts import Part
 
 Says = Literal["right", "wrong"]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
@@ -15,18 +16,14 @@ RIGHT_ANSWER: Name = "right_answer"
 """The rubric that the programmatic verifier and people's thumbs answer: is this answer right?"""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Criterion(_Part):
+class Criterion(Part):
     """One thing that a right answer fulfils; its name is the reason that a verdict gives."""
 
     name: Name
     text: str = Field(min_length=1)
 
 
-class RubricExample(_Part):
+class RubricExample(Part):
     """A judged case that is shown to the judge. `criterion` is the one that a wrong answer breaks."""
 
     said: str = Field(min_length=1)
@@ -35,7 +32,7 @@ class RubricExample(_Part):
     criterion: Name | None = None
 
 
-class Rubric(_Part):
+class Rubric(Part):
     """`configs/rubrics/NAME.yaml`: what a judge is asked. Raise `version` whenever the question changes."""
 
     rubric: Name
@@ -68,7 +65,7 @@ class Rubric(_Part):
         return f"{self.rubric} v{self.version} {self.digest[:12]}"
 
 
-class HumanVerdict(_Part):
+class HumanVerdict(Part):
     """What one person said about one answer. `drawn` tells why they were shown it.
 
     Answers that were shown because judge and thumb disagree say nothing about how often they do: only those drawn at
@@ -84,7 +81,7 @@ class HumanVerdict(_Part):
     drawn: Literal["random", "disagreement"] = "random"
 
 
-class ForPeople(_Part):
+class ForPeople(Part):
     """An answer that people are asked about: scrubbed text, and the judge's word on it.
 
     `why`: judge and person disagree; or it was drawn at random, and then the judge's word is not shown.

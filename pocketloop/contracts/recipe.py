@@ -2,34 +2,29 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pocketloop.contracts.examples import Task
 from pocketloop.contracts.files import canonical_json, sha256_text
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from pocketloop.contracts.parts import Name, Part, Share
+from pocketloop.contracts.training import TrainConfig
 
 
-class EventsSource(_Part):
+class EventsSource(Part):
     """The event log, filtered by the skill that answered."""
 
     kind: Literal["events"] = "events"
     skill: str
 
 
-class ExamplesSource(_Part):
+class ExamplesSource(Part):
     """An example file (`.jsonl`, `.jsonl.gz`) or a generated set such as `demo://functions?n=500`."""
 
     kind: Literal["examples"] = "examples"
     uri: str
 
 
-class DataConfig(_Part):
+class DataConfig(Part):
     """Which data, under which consent policy, how old at most, and how it is split by group."""
 
     sources: list[Annotated[EventsSource | ExamplesSource, Field(discriminator="kind")]] = Field(min_length=1)
@@ -46,14 +41,14 @@ class DataConfig(_Part):
         return self
 
 
-class PromptConfig(_Part):
+class PromptConfig(Part):
     """What stands around the user's words: a system text, and whether the functions are declared in the prompt."""
 
     system: str = ""
     declare_tools: bool = False
 
 
-class NerConfig(_Part):
+class NerConfig(Part):
     """The trained recognizer of names and places beside the patterns.
 
     `embedded` is the small spaCy model that is shipped; `spacy`, `transformers` and `gliner` load `model`, a local
@@ -72,7 +67,7 @@ class NerConfig(_Part):
         return self
 
 
-class ScrubConfig(_Part):
+class ScrubConfig(Part):
     """Which kinds of personal data are looked for; `None` means all that the scrubber knows."""
 
     types: list[str] | None = None
@@ -80,7 +75,7 @@ class ScrubConfig(_Part):
     ner: NerConfig = NerConfig()
 
 
-class DriftConfig(_Part):
+class DriftConfig(Part):
     """Shares of drifted columns from which a release is remarked on, and from which it is refused (`null`: never)."""
 
     warn: Share = 0.5
@@ -93,7 +88,7 @@ class DriftConfig(_Part):
         return self
 
 
-class JudgeEndpoint(_Part):
+class JudgeEndpoint(Part):
     """A language model as judge, behind any OpenAI-compatible address (Ollama, vLLM, llama.cpp's server).
 
     `api_key_env` names the environment variable that holds the key. `samples` more votes are asked for only where the
@@ -112,7 +107,7 @@ class JudgeEndpoint(_Part):
     parallel: int = Field(default=4, ge=1)
 
 
-class PairsConfig(_Part):
+class PairsConfig(Part):
     """What preference pairs are made from; the judge ranks `samples` answers of the current adapter (0: none)."""
 
     corrections: bool = True
@@ -120,7 +115,7 @@ class PairsConfig(_Part):
     samples: int = Field(default=0, ge=0)
 
 
-class LabelConfig(_Part):
+class LabelConfig(Part):
     """Who labels, and how well it must agree with people (Cohen's kappa) once `min_rated` of them have spoken.
 
     `human` is a file of people's own verdicts; those given in MLflow count without it.
@@ -141,7 +136,7 @@ class LabelConfig(_Part):
         return self
 
 
-class SelectConfig(_Part):
+class SelectConfig(Part):
     """Which labelled examples are worth learning from. `null` switches a guard off.
 
     `near_duplicates`: Jaccard similarity of 5-gram shingles from which two prompts count as one. `decontaminate`: an
@@ -161,43 +156,7 @@ class SelectConfig(_Part):
     balance: float | None = Field(default=None, ge=1)
 
 
-class LoraConfig(_Part):
-    """The adapter's shape. `targets` is `all-linear` or a list of module names."""
-
-    method: Literal["lora"] = "lora"
-    r: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32, gt=0)
-    dropout: Share = 0.05
-    targets: Literal["all-linear"] | list[str] = "all-linear"
-
-
-class SftConfig(_Part):
-    """Supervised fine-tuning on the answers alone. `epochs` passes, `batch_size` examples an optimizer step."""
-
-    epochs: float = Field(default=3, gt=0)
-    learning_rate: float = Field(default=2e-4, gt=0)
-    batch_size: int = Field(default=16, ge=1)
-    max_length: int = Field(default=512, ge=16)
-    warmup: Share = 0.03
-    weight_decay: float = Field(default=0.0, ge=0)
-
-
-class Stage(_Part):
-    """One training stage, named by its key."""
-
-    sft: SftConfig
-
-
-class TrainConfig(_Part):
-    """How the adapter is trained. `surrogates` fills placeholders with made-up values while training."""
-
-    lora: LoraConfig = LoraConfig()
-    stages: list[Stage] = Field(default_factory=lambda: [Stage(sft=SftConfig())], min_length=1, max_length=1)
-    surrogates: bool = True
-    seed: int = 7
-
-
-class EvaluationSet(_Part):
+class EvaluationSet(Part):
     """A named held-out set; `uri` as in an examples source. Without any, the release's test split is used."""
 
     name: Name
@@ -205,14 +164,14 @@ class EvaluationSet(_Part):
     limit: int | None = Field(default=None, ge=1)
 
 
-class EvaluationConfig(_Part):
+class EvaluationConfig(Part):
     """What is measured and how long an answer may be (tokens)."""
 
     sets: list[EvaluationSet] = Field(default_factory=list)
     max_new_tokens: int = Field(default=96, ge=1)
 
 
-class Gate(_Part):
+class Gate(Part):
     """A condition on one metric of the first evaluation set: an absolute floor, or non-inferiority to a version."""
 
     metric: str
@@ -228,7 +187,7 @@ class Gate(_Part):
         return self
 
 
-class SafetyConfig(_Part):
+class SafetyConfig(Part):
     """Bounds of the safety checks; a bound of `null` measures without gating."""
 
     max_leaks: int = Field(default=0, ge=0)
@@ -236,14 +195,14 @@ class SafetyConfig(_Part):
     max_over_refusal: Share | None = None
 
 
-class GgufConfig(_Part):
+class GgufConfig(Part):
     """Quantization of the shared base file and of the adapter file."""
 
     base: Literal["F16", "Q8_0", "Q4_K_M"] = "Q4_K_M"
     adapter: Literal["F16", "F32"] = "F16"
 
 
-class ParityConfig(_Part):
+class ParityConfig(Part):
     """How close llama.cpp must stay to transformers on held-out text.
 
     Two comparisons: the unquantized files (conversion must be exact) and the quantized base (a loss is allowed).
@@ -255,13 +214,13 @@ class ParityConfig(_Part):
     max_kl: float = Field(default=0.05, gt=0)
 
 
-class BudgetConfig(_Part):
+class BudgetConfig(Part):
     """What the phone allows, in MB (10^6 bytes)."""
 
     adapter_mb: float = Field(default=20, gt=0)
 
 
-class ExportConfig(_Part):
+class ExportConfig(Part):
     """Which files are made for phones, and what they must prove."""
 
     gguf: GgufConfig = GgufConfig()
@@ -269,7 +228,7 @@ class ExportConfig(_Part):
     budget: BudgetConfig = BudgetConfig()
 
 
-class Recipe(_Part):
+class Recipe(Part):
     """One adapter's whole recipe (`configs/adapters/NAME.yaml`)."""
 
     adapter: Name
@@ -319,7 +278,7 @@ class Recipe(_Part):
         return Recipe.model_validate(self.model_dump(include=fixed | set(sections)))
 
 
-class BaseConfig(_Part):
+class BaseConfig(Part):
     """A base model (`configs/bases/NAME.yaml`): where its weights come from and what phones run.
 
     `source` is a hub id or a local folder (relative ones are seen from the file). A `digest`, when given, must match
@@ -338,7 +297,7 @@ class BaseConfig(_Part):
     notes: str = ""
 
 
-class Catalogue(_Part):
+class Catalogue(Part):
     """What a structured task may answer: intent labels, or functions with JSON-schema parameters.
 
     A parameter's schema may carry `x-pii: TYPE` (its value is personal data of that type) and `x-grounded: false`

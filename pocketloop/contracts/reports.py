@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pocketloop.contracts.files import canonical_json, sha256_text
+from pocketloop.contracts.training import StageName
 
 
 class _Report(BaseModel):
@@ -231,20 +232,65 @@ class BaseManifest(_Report):
     probes: int
 
 
-class TrainReport(_Report):
-    """How training went. Losses are per answer token, in nats; `curve` holds (step, loss)."""
+Curve = list[tuple[int, float]]
+"""Points (optimizer step, value)."""
 
-    parameters: int
-    trainable: int
+
+class StageTraining(_Report):
+    """How one training stage went.
+
+    `curves` by name: `loss`, `validation_loss` (nats per answer token, where the stage has one), and what the stage adds
+    (`reward`, `kl`, `accuracy`, `margin` ...). `left_out` counts, by reason, what could not be trained on. `examples`
+    were learnt from; `tokens` went through the trained model, padding aside. `best_step` is the step whose state was
+    kept; `stopped` says why a stage ended before its time. `peak_memory_mb` (10^6 bytes) is of the accelerator, or of
+    the process where there is none.
+    """
+
+    stage: StageName
     steps: int
     examples: int
     tokens: int
     seconds: float
-    tokens_per_second: float
-    train_loss: float
-    validation_loss: float | None
-    curve: list[tuple[int, float]]
-    validation_curve: list[tuple[int, float]] = Field(default_factory=list)
+    curves: dict[str, Curve]
+    left_out: dict[str, int] = Field(default_factory=dict)
+    best_step: int
+    stopped: str = ""
+    peak_memory_mb: float
+    metrics: dict[str, Estimate] = Field(default_factory=dict)
+    """What the stage measured at its end on held-out data."""
+
+    def last(self, curve: str) -> float | None:
+        """The last value of a curve, if it has any."""
+        points = self.curves.get(curve)
+        return points[-1][1] if points else None
+
+
+class TrainReport(_Report):
+    """How training went, stage by stage. `ranks` holds each module's rank where AdaLoRA chose them."""
+
+    parameters: int
+    trainable: int
+    stages: list[StageTraining]
+    start: str = "base"
+    """`base`, or the version of the champion that training went on from."""
+    replayed: int = 0
+    """Old examples that were mixed in."""
+    ranks: dict[str, int] = Field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all stages."""
+        return sum(stage.tokens for stage in self.stages)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Over all stages."""
+        return self.tokens / max(sum(stage.seconds for stage in self.stages), 1e-9)
 
 
 class ParityResult(_Report):

@@ -5,18 +5,13 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from pocketloop.contracts.delivery import MILLION, Digest
-from pocketloop.contracts.recipe import Name, Share
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+from pocketloop.contracts.parts import Name, Part, Share
 
 Segment = Literal["app_version", "locale"]
 Metric = Literal["crashes", "reverts", "fallbacks", "thumbs_down", "slow", "silent"]
 
 
-class Rung(_Part):
+class Rung(Part):
     """A share of the fleet, and how long it is kept at least. The control is as large, up to what is left."""
 
     percent: float = Field(gt=0, le=100)
@@ -30,7 +25,7 @@ class Rung(_Part):
         return round(self.percent * MILLION / 100)
 
 
-class Guardrail(_Part):
+class Guardrail(Part):
     """A bound on how many more devices the canary may harm than its control.
 
     A device counts once in a rollout: from the moment at which its share of bad events (crashes, fallbacks ... of
@@ -48,7 +43,7 @@ class Guardrail(_Part):
     """A share of affected canary devices that needs no comparison: it certifies what almost never happens."""
 
 
-class Ladder(_Part):
+class Ladder(Part):
     """A canary ladder (`configs/rollouts/NAME.yaml`)."""
 
     rollout: Name
@@ -87,7 +82,7 @@ class Ladder(_Part):
         return self
 
 
-class PlannedRung(_Part):
+class PlannedRung(Part):
     """Expected days until an adapter as good as its control may leave this rung; `None`: not within `max_days`."""
 
     percent: float
@@ -96,7 +91,7 @@ class PlannedRung(_Part):
     """`hold`, or the metric that takes longest to certify."""
 
 
-class RolloutPlan(_Part):
+class RolloutPlan(Part):
     """What a ladder means for a fleet of this size, before it starts."""
 
     ladder: str
@@ -115,7 +110,7 @@ class RolloutPlan(_Part):
         return sum(rung.days or 0.0 for rung in self.rungs)
 
 
-class GuardrailEvidence(_Part):
+class GuardrailEvidence(Part):
     """What one guardrail shows. Counts are devices; ratios compare canary with control."""
 
     metric: Metric
@@ -151,7 +146,7 @@ class GuardrailEvidence(_Part):
 Action = Literal["start", "widen", "finish", "hold", "roll_back"]
 
 
-class Decision(_Part):
+class Decision(Part):
     """One decision and its evidence. `why` is a stable word (see delivery/decide.py), `reason` says it to people."""
 
     at: AwareDatetime
@@ -195,7 +190,7 @@ class Rollout(BaseModel):
     decisions: list[Decision] = Field(default_factory=list)
 
 
-class Promotion(_Part):
+class Promotion(Part):
     """How far an approved version has come on its way to the fleet.
 
     `nothing`: no approval waits. `waiting`: for reviewers' signatures, or for a rollout that still runs. `published`:
@@ -214,7 +209,7 @@ class Promotion(_Part):
     """Released versions that do not count, each with its reason."""
 
 
-class ExpiryDays(_Part):
+class ExpiryDays(Part):
     """How long each role's metadata is valid. Short ones are signed again by every `watch`."""
 
     root: float = Field(default=365, gt=0)
@@ -225,7 +220,7 @@ class ExpiryDays(_Part):
     timestamp: float = Field(default=2, gt=0)
 
 
-class OfflineRole(_Part):
+class OfflineRole(Part):
     """How many keys a role of people has, and how many of them must sign."""
 
     keys: int = Field(ge=1)
@@ -238,7 +233,7 @@ class OfflineRole(_Part):
         return self
 
 
-class DeliveryConfig(_Part):
+class DeliveryConfig(Part):
     """`configs/delivery.yaml`: where the repository lies, who signs, and whom to tell."""
 
     repository: str = ""

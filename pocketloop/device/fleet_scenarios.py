@@ -4,35 +4,35 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.home import project_root
 from pocketloop.contracts.loading import load_config
-from pocketloop.contracts.recipe import Name, Share
+from pocketloop.contracts.parts import Name, Part, Share
 from pocketloop.contracts.rollout import Metric
 
 START = datetime.fromisoformat("2026-01-05T00:00:00+00:00")
 """Simulated clocks start here: always the same, so that a seed gives the same run; and past, as collectors demand."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Population(_Part):
+class Population(Part):
     """How the devices of a fleet differ, before any rollout. Rates are means over devices."""
 
-    app_versions: dict[str, float] = {"4.3.0": 0.44, "4.2.1": 0.30, "4.2.0": 0.14, "4.1.0": 0.12}
+    app_versions: dict[str, float] = Field(
+        default_factory=lambda: {"4.3.0": 0.44, "4.2.1": 0.30, "4.2.0": 0.14, "4.1.0": 0.12}
+    )
     """Shares of the fleet, in any unit."""
-    locales: dict[str, float] = {
-        "en-US": 0.38,
-        "de-DE": 0.16,
-        "fr-FR": 0.14,
-        "es-ES": 0.12,
-        "pt-BR": 0.12,
-        "ja-JP": 0.08,
-    }
+    locales: dict[str, float] = Field(
+        default_factory=lambda: {
+            "en-US": 0.38,
+            "de-DE": 0.16,
+            "fr-FR": 0.14,
+            "es-ES": 0.12,
+            "pt-BR": 0.12,
+            "ja-JP": 0.08,
+        }
+    )
     sessions_a_day: float = Field(default=3, gt=0)
     """Median; lognormal over devices."""
     sessions_spread: float = Field(default=1, ge=0)
@@ -63,7 +63,7 @@ class Population(_Part):
     """A device asks for its channel's policy this often."""
 
 
-class Effect(_Part):
+class Effect(Part):
     """What the new file changes on the devices that run it. Shares change by their odds, rates by a factor."""
 
     app_version: str | None = None
@@ -80,7 +80,7 @@ class Effect(_Part):
     """A device that crashed reports nothing more until it runs another file."""
 
 
-class Expected(_Part):
+class Expected(Part):
     """How the rollout should end."""
 
     state: Literal["complete", "rolled_back", "holding"]
@@ -102,7 +102,7 @@ class Expected(_Part):
         return f"rolled_back by {' or '.join(self.metrics)}" + (f" in {self.segment}" if self.segment else "")
 
 
-class Scenario(_Part):
+class Scenario(Part):
     """`configs/scenarios/NAME.yaml`."""
 
     scenario: Name
@@ -114,7 +114,7 @@ class Scenario(_Part):
     warmup_hours: float = Field(default=48, gt=0)
     """What the fleet reports before the rollout starts."""
     population: Population = Population()
-    effects: list[Effect] = []
+    effects: list[Effect] = Field(default_factory=list)
     expect: Expected
 
     @model_validator(mode="after")

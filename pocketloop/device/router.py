@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pocketloop.contracts.errors import ModelError
 from pocketloop.contracts.events import Conversation
-from pocketloop.contracts.recipe import Name, Share
+from pocketloop.contracts.parts import Name, Share
 from pocketloop.device.cloud import Cloud, CloudConfig, CloudFault
 from pocketloop.device.runtime import Answer, OnText, Runtime, Skill
 from pocketloop.device.telemetry import Recorder

@@ -24,7 +24,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from pocketloop.contracts.delivery import AdapterFacts, Arm, ChannelPolicy, Companion, Digest
 from pocketloop.contracts.files import write_json
-from pocketloop.contracts.recipe import Name
+from pocketloop.contracts.parts import Name
 from pocketloop.device.errors import DeviceBusy, StorageFault, storage_fault
 
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pydantic import TypeAdapter, ValidationError
 
 from pocketloop.contracts.errors import ConfigError, DeviceError
-from pocketloop.contracts.recipe import Name
+from pocketloop.contracts.parts import Name
 from pocketloop.device.channel import Channel, slot_of
 from pocketloop.device.config import DeviceConfig, Probing, SyncResult
 from pocketloop.device.fetching import Fetcher

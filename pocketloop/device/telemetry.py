@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pocketloop.contracts.delivery import LATENCY_BOUNDS_MS, Digest, TelemetryReport
 from pocketloop.contracts.files import write_json
-from pocketloop.contracts.recipe import Name
+from pocketloop.contracts.parts import Name
 from pocketloop.device.errors import DeviceBusy
 
 _MOST = 2**31 - 1

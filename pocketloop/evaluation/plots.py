@@ -1,10 +1,23 @@
 """Figures of the report, as SVG text to set into a page. The same numbers give the same bytes."""
 
+from typing import Any
+
 from pocketloop.contracts.figures import FAINT, INK, new_figure, plain, svg
 from pocketloop.contracts.reports import SetResult, TrainReport
 
 COLOURS = {"adapter": "#1d4ed8", "transformers": "#7aa5f5", "champion": "#d97706", "base": "#8a94a6"}
 _MOST_CLASSES = 24
+
+_LOSSES: dict[str, dict[str, Any]] = {
+    "loss": {"color": COLOURS["transformers"], "linewidth": 1.4, "label": "training"},
+    "validation_loss": {
+        "color": COLOURS["adapter"],
+        "linewidth": 1.6,
+        "marker": "o",
+        "markersize": 4.5,
+        "label": "held out",
+    },
+}
 
 
 def scores_figure(results: list[SetResult]) -> str:
@@ -36,18 +49,19 @@ def scores_figure(results: list[SetResult]) -> str:
 
 
 def loss_figure(training: TrainReport) -> str:
-    """Loss on training answers by step, and on held-out answers at the end of each epoch (nats per token)."""
+    """Each stage's loss on training data by step, and on held-out data where the stage has one (nats per token)."""
     figure = new_figure(10.0, 2.8)
-    axes = figure.add_subplot()
-    axes.plot(*zip(*training.curve, strict=True), color=COLOURS["transformers"], linewidth=1.4, label="training")
-    if training.validation_curve:
-        steps, losses = zip(*training.validation_curve, strict=True)
-        axes.plot(steps, losses, "o-", color=COLOURS["adapter"], linewidth=1.6, markersize=4.5, label="held out")
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("step", color=FAINT)
-    axes.set_ylabel("loss", color=FAINT)
-    axes.legend(frameon=False, labelcolor=INK)
-    plain(axes, grid="y")
+    panels = figure.subplots(1, len(training.stages), squeeze=False)[0]
+    for axes, stage in zip(panels, training.stages, strict=True):
+        for name, look in _LOSSES.items():
+            if points := stage.curves.get(name):
+                axes.plot(*zip(*points, strict=True), **look)
+        axes.set_ylim(bottom=0)
+        axes.set_title(stage.stage, loc="left", color=INK, fontsize=10)
+        axes.set_xlabel("step", color=FAINT)
+        plain(axes, grid="y")
+    panels[0].set_ylabel("loss", color=FAINT)
+    panels[-1].legend(frameon=False, labelcolor=INK)
     return svg(figure)
 
 

@@ -26,6 +26,9 @@ from pocketloop.contracts.reports import (
 )
 from pocketloop.registry.attest import ATTESTATION, attest
 
+_BATCH = 1000
+"""The most values that MLflow takes at once."""
+
 BUNDLE = "bundle"
 CHAMPION = "champion"
 REJECTED = "rejected"
@@ -86,12 +89,17 @@ def ensure_experiment(home: Home, name: str) -> str:
 
 
 def log_training(home: Home, run_id: str, report: TrainReport) -> None:
-    """Write the loss curves of a training run."""
+    """Write every stage's curves (`0-sft/loss`, `1-dpo/accuracy` ...)."""
     from mlflow.entities import Metric
 
-    points = [("train_loss", step, loss) for step, loss in report.curve]
-    points += [("validation_loss", step, loss) for step, loss in report.validation_curve]
-    client(home).log_batch(run_id, metrics=[Metric(name, loss, 0, step) for name, step, loss in points])
+    metrics = [
+        Metric(f"{number}-{stage.stage}/{name}", value, 0, step)
+        for number, stage in enumerate(report.stages)
+        for name, points in stage.curves.items()
+        for step, value in points
+    ]
+    for start in range(0, len(metrics), _BATCH):
+        client(home).log_batch(run_id, metrics=metrics[start : start + _BATCH])
 
 
 def register_candidate(

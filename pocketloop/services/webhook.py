@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from pocketloop.contracts.recipe import Name
+from pocketloop.contracts.parts import Name
 
 PATH = "/webhooks/mlflow"
 _TOLERANCE = 300

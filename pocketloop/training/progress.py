@@ -40,8 +40,13 @@ def print_progress(progress: Progress) -> None:
     print(f"  {progress}", flush=True)
 
 
-def make_progress_callback(tokens_seen: Callable[[], int], on_progress: OnProgress, every_seconds: float) -> Any:
-    """A `TrainerCallback` that reports at most every `every_seconds`, and stops a run whose loss is no number."""
+def make_progress_callback(
+    key: str, tokens_seen: Callable[[], int], on_progress: OnProgress, every_seconds: float
+) -> Any:
+    """A `TrainerCallback` that reports at most every `every_seconds`, and stops a run whose loss is no number.
+
+    `key` is where the stage stands in the recipe.
+    """
     from transformers import TrainerCallback
 
     class ProgressCallback(TrainerCallback):
@@ -62,7 +67,7 @@ def make_progress_callback(tokens_seen: Callable[[], int], on_progress: OnProgre
             if not math.isfinite(loss):
                 raise ModelError(
                     f"training diverged: the loss is {loss} at step {state.global_step} of {state.max_steps}; "
-                    f"lower train.stages.0.sft.learning_rate (now {args.learning_rate:g})"
+                    f"lower {key}.learning_rate (now {args.learning_rate:g})"
                 )
             now = time.monotonic()
             if now - self.reported >= every_seconds or state.global_step == state.max_steps:

@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+from pocketloop.training.stage import StageRun
 from pocketloop.training.tokens import IGNORED
 
 
@@ -20,7 +21,9 @@ def answer_trainer_class() -> type[Any]:
     from trl import SFTTrainer
 
     class AnswerTrainer(SFTTrainer):
-        tokens_seen = 0
+        def __init__(self, stage: StageRun, **more: Any) -> None:
+            self.stage = stage
+            super().__init__(**more)
 
         def compute_loss(
             self,
@@ -42,7 +45,7 @@ def answer_trainer_class() -> type[Any]:
                 logits = cap * torch.tanh(logits / cap)
             loss = cross_entropy(logits, labels[learnt])
             if model.training:
-                self.tokens_seen += int(inputs["attention_mask"].sum())
+                self.stage.tokens += int(inputs["attention_mask"].sum())
             return (loss, {}) if return_outputs else loss
 
         def floating_point_ops(self, inputs: dict[str, Any]) -> int:

@@ -20,6 +20,7 @@ from pocketloop.contracts.reports import (
     SelectReport,
     SetResult,
     StageCount,
+    StageTraining,
     TrainReport,
     ValidationReport,
 )
@@ -157,15 +158,18 @@ def training() -> TrainReport:
     return TrainReport(
         parameters=6_840_000,
         trainable=540_672,
-        steps=1000,
-        examples=4012,
-        tokens=812_400,
-        seconds=121.4,
-        tokens_per_second=6692,
-        train_loss=curve[-1][1],
-        validation_loss=0.171,
-        curve=curve,
-        validation_curve=[(250, 0.31), (500, 0.22), (750, 0.18), (1000, 0.171)],
+        stages=[
+            StageTraining(
+                stage="sft",
+                steps=1000,
+                examples=4012,
+                tokens=812_400,
+                seconds=121.4,
+                curves={"loss": curve, "validation_loss": [(250, 0.31), (500, 0.22), (750, 0.18), (1000, 0.171)]},
+                best_step=1000,
+                peak_memory_mb=812.0,
+            )
+        ],
     )
 
 

@@ -8,13 +8,15 @@ from tinymodels import ARCHITECTURES, save_tiny_model
 from pocketloop.contracts.errors import DataError, ModelError
 from pocketloop.contracts.examples import Example, IntentRow, example_from_row
 from pocketloop.contracts.files import sha256_tree
-from pocketloop.contracts.recipe import BaseConfig, TrainConfig
+from pocketloop.contracts.recipe import BaseConfig
 from pocketloop.contracts.reports import TrainReport
+from pocketloop.contracts.training import SftConfig, TrainConfig
 from pocketloop.models.bases import load_base, load_with_adapter
 from pocketloop.models.generators import TransformersGenerator
 from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training.progress import Progress
-from pocketloop.training.sft import train_sft
+from pocketloop.training.run import train_adapter
+from pocketloop.training.stage import Split, StageRun, TrainingData
 from pocketloop.training.trainer import answer_trainer_class
 
 INTENT = TaskSpec("intent", None)
@@ -41,16 +43,23 @@ def settings(**sft: Any) -> TrainConfig:
 
 
 def train(base: BaseConfig, out: Path, training: TrainConfig, count: int = 32, **more: Any) -> TrainReport:
-    return train_sft(base, examples(count), examples(8, offset=count), INTENT, training, out, **more)
+    return learn(base, examples(count), examples(8, offset=count), training, out, **more)
+
+
+def learn(
+    base: BaseConfig, rows: list[Example], held_out: list[Example], training: TrainConfig, out: Path, **more: Any
+) -> TrainReport:
+    data = TrainingData(Split(rows), Split(held_out))
+    return train_adapter(base, data, INTENT, training, out, out.with_name(f"{out.name}-work"), **more)
 
 
 @pytest.mark.slow
 def test_an_adapter_learns_what_the_base_alone_cannot_do(base: BaseConfig, tmp_path: Path) -> None:
     report = train(base, tmp_path / "adapter", settings(epochs=16), 64)
-    assert report.validation_loss is not None
-    assert report.train_loss < 0.3 < report.curve[0][1]
+    (stage,) = report.stages
+    assert stage.curves["loss"][-1][1] < 0.3 < stage.curves["loss"][0][1]
     assert report.steps == 16 * 8
-    assert [step for step, _ in report.validation_curve] == list(range(8, 129, 8))
+    assert [step for step, _ in stage.curves["validation_loss"]] == list(range(8, 129, 8))
     held_out = examples(8, offset=64)
     prompts = [INTENT.conversation(example.prompt) for example in held_out]
 
@@ -73,9 +82,8 @@ def test_the_adapters_folder_holds_safetensors_and_a_config_that_names_the_base_
     text = (tmp_path / "adapter" / "adapter_config.json").read_text()
     assert json.loads(text)["base_model_name_or_path"] == "tiny-test"
     assert base.source not in text
-    assert report.examples == 8
+    assert report.stages[0].examples == 8
     assert report.trainable < report.parameters
-    assert list(tmp_path.iterdir()) == [tmp_path / "adapter"]
 
 
 def test_equal_input_gives_equal_bytes_and_another_seed_other_ones(base: BaseConfig, tmp_path: Path) -> None:
@@ -94,11 +102,11 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_change(base: Ba
 
 def test_answers_that_do_not_fit_are_left_out_and_an_empty_rest_is_an_error(base: BaseConfig, tmp_path: Path) -> None:
     long = example_from_row(IntentRow(input="timer " * 60, output="set_timer"), source="test")
-    report = train_sft(base, [*examples(8), long], [], INTENT, settings(epochs=1), tmp_path / "adapter")
-    assert report.examples == 8
-    assert report.validation_loss is None
+    (stage,) = learn(base, [*examples(8), long], [], settings(epochs=1), tmp_path / "adapter").stages
+    assert (stage.examples, stage.left_out) == (8, {"answer beyond max_length": 1})
+    assert "validation_loss" not in stage.curves
     with pytest.raises(DataError, match="none of the 1 training examples ends within 64 tokens"):
-        train_sft(base, [long], [], INTENT, settings(), tmp_path / "adapter")
+        learn(base, [long], [], settings(), tmp_path / "other")
 
 
 def test_progress_counts_steps_and_tokens_up_to_the_last_step(base: BaseConfig, tmp_path: Path) -> None:
@@ -136,8 +144,11 @@ def test_the_loss_is_the_models_own(tmp_path: Path, architecture: Any) -> None:
         gradient_checkpointing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
+    stage = StageRun(
+        "sft", 0, SftConfig(), config, INTENT, TrainingData(Split()), model, tokenizer, False, 0, *[tmp_path] * 2
+    )
     trainer = answer_trainer_class()(
-        model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+        stage, model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
     )
     batch = trainer.data_collator(rows)
     with torch.no_grad():
