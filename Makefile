@@ -4,7 +4,7 @@ PYTHON  ?= python3
 BIN     := .venv/bin
 export POCKETLOOP_HOME ?= $(CURDIR)/.pocketloop
 
-.PHONY: help run test lint bench ui base ner lock setup clean
+.PHONY: help run test lint bench ui base ner methods lock setup clean
 help:           ## show this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -26,7 +26,7 @@ lint: setup     ## format, lint, types, floors of the house
 	$(BIN)/lint-imports
 
 bench: setup    ## every benchmark: ratios against a named baseline, measured in the same run
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in $(filter-out benchmarks/methods%,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 ui: setup       ## MLflow on http://127.0.0.1:5000 with the project's store (HARDENED=1: accounts, roles, audit)
 	@$(BIN)/pocketloop ui $(if $(HARDENED),--hardened)
@@ -36,6 +36,9 @@ base: setup     ## rebuild the embedded base `tiny` from its generated corpus (o
 
 ner: setup      ## rebuild the scrubber's recognizer of names and addresses from generated sentences
 	@$(BIN)/pocketloop data train-ner
+
+methods: setup  ## what each training method does on the embedded base, held out: docs/methods.md (under an hour)
+	$(BIN)/python benchmarks/methods.py
 
 lock: setup     ## compile requirements.lock from pyproject.toml
 	bash scripts/lock.sh --upgrade
