@@ -32,6 +32,16 @@ Conversation = list[dict[str, Any]]
 """Messages as chat templates take them: {role, content}."""
 
 
+def with_system(text: str, conversation: Conversation) -> Conversation:
+    """The conversation with `text` before everything else: one system turn, whatever stood there below it."""
+    if not text:
+        return list(conversation)
+    first, rest = conversation[:1], conversation[1:]
+    if not first or first[0]["role"] != "system":
+        return [{"role": "system", "content": text}, *conversation]
+    return [{"role": "system", "content": f"{text}\n{first[0]['content']}"}, *rest]
+
+
 class AdapterTag(BaseModel):
     """Which adapter answered: its skill, version, and the arm of the rollout the phone was in."""
 

@@ -1,6 +1,6 @@
 """What training and evaluation read: one conversation whose last turn is the answer to learn."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -10,12 +10,53 @@ from pocketloop.contracts.files import canonical_json, sha256_text
 Task = Literal["intent", "function_call", "chat"]
 
 
+class SaysOneOf(BaseModel):
+    """The answer holds at least one of these texts, whatever the case of its letters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["says"] = "says"
+    any: list[str] = Field(min_length=1)
+
+
+class SaysNoneOf(BaseModel):
+    """The answer holds none of these texts, whatever the case of its letters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["avoids"] = "avoids"
+    any: list[str] = Field(min_length=1)
+
+
+class EndsWithNumber(BaseModel):
+    """The last number in the answer is this one."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["number"] = "number"
+    value: float
+
+
+class InOrder(BaseModel):
+    """The answer's lines hold these texts, one each and in this order; there are no other lines."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Literal["lines"] = "lines"
+    lines: list[str] = Field(min_length=1)
+
+
+Check = Annotated[SaysOneOf | SaysNoneOf | EndsWithNumber | InOrder, Field(discriminator="kind")]
+"""Something that a program can verify of a right answer, whatever its words."""
+
+
 class Example(BaseModel):
     """A conversation that ends with the assistant's right answer.
 
     `group` is the pseudonym that a split never cuts through (a user's events share one); `event_ids` lead back to
     the log and are empty for imported example files. An intent's answer is the label as the last turn's content; a
-    function call's is the last turn's `tool_calls`; a chat's is text, calls or both.
+    function call's is the last turn's `tool_calls`; a chat's is text, calls or both. `role` is which of the recipe's
+    `prompt.roles` answers; empty for an adapter with one role only. Every right answer to a chat passes `checks`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -25,7 +66,9 @@ class Example(BaseModel):
     source: str
     group: str
     event_ids: list[str] = Field(default_factory=list)
+    role: str = ""
     messages: list[Message] = Field(min_length=2)
+    checks: list[Check] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _ends_with_an_answer(self) -> "Example":
@@ -45,10 +88,17 @@ class Example(BaseModel):
 
 
 def make_example(
-    task: Task, messages: list[Message], *, source: str, group: str = "", event_ids: list[str] | None = None
+    task: Task,
+    messages: list[Message],
+    *,
+    source: str,
+    group: str = "",
+    event_ids: list[str] | None = None,
+    role: str = "",
+    checks: list[Check] | None = None,
 ) -> Example:
-    """Build an example whose id is the digest of what it says, and whose group defaults to that id."""
-    said = canonical_json([task, [message.model_dump(mode="json") for message in messages]])
+    """Build an example whose id is the digest of what it says and of its role, and whose group defaults to that id."""
+    said = canonical_json([task, [message.model_dump(mode="json") for message in messages], *([role] if role else [])])
     example_id = sha256_text(said)[:20]
     return Example(
         example_id=example_id,
@@ -56,7 +106,9 @@ def make_example(
         source=source,
         group=group or example_id,
         event_ids=event_ids or [],
+        role=role,
         messages=messages,
+        checks=checks or [],
     )
 
 
@@ -64,7 +116,7 @@ class PreferencePair(BaseModel):
     """Two answers to one prompt, and which is better: what DPO, ORPO and reward models learn from.
 
     `reason`: the person corrected the answer; two people's thumbs differ on answers to the same prompt; or the judge
-    ranked samples of the current adapter. `group` and `event_ids` as in `Example`.
+    ranked samples of the current adapter. `group`, `event_ids` and `role` as in `Example`.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -74,6 +126,7 @@ class PreferencePair(BaseModel):
     source: str
     group: str
     event_ids: list[str] = Field(default_factory=list)
+    role: str = ""
     prompt: list[Message] = Field(min_length=1)
     chosen: Message
     rejected: Message
@@ -90,6 +143,7 @@ class RatedAnswer(BaseModel):
     source: str
     group: str
     event_ids: list[str] = Field(default_factory=list)
+    role: str = ""
     messages: list[Message] = Field(min_length=2)
     desirable: bool
 

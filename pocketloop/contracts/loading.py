@@ -22,7 +22,11 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     """Load `configs/adapters/NAME.yaml`, or the file at a path, with `a.b.c=value` overrides applied."""
-    recipe = load_config(_find(name, "adapters", "adapter"), Recipe, overrides)
+    path = _find(name, "adapters", "adapter")
+    recipe = load_config(path, Recipe, overrides)
+    undefined = recipe.undefined_roles()
+    if undefined:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in undefined))
     return recipe
 
 

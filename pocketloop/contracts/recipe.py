@@ -11,17 +11,19 @@ from pocketloop.contracts.training import TrainConfig
 
 
 class EventsSource(Part):
-    """The event log, filtered by the skill that answered."""
+    """The event log, filtered by the skill that answered; `role` is the one of `prompt.roles` that these teach."""
 
     kind: Literal["events"] = "events"
     skill: str
+    role: Name | None = None
 
 
 class ExamplesSource(Part):
-    """An example file (`.jsonl`, `.jsonl.gz`) or a generated set such as `demo://functions?n=500`."""
+    """An example file (`.jsonl`, `.jsonl.gz`) or a generated set such as `demo://functions?n=500`, and its role."""
 
     kind: Literal["examples"] = "examples"
     uri: str
+    role: Name | None = None
 
 
 class DataConfig(Part):
@@ -42,9 +44,14 @@ class DataConfig(Part):
 
 
 class PromptConfig(Part):
-    """What stands around the user's words: a system text, and whether the functions are declared in the prompt."""
+    """What stands around the user's words: a system text, and whether the functions are declared in the prompt.
+
+    `roles` are the system texts of an adapter that answers as several agents (`wellness: "[AGENT:wellness] You are
+    ..."`); an example's role picks one, and `system` is for examples without.
+    """
 
     system: str = ""
+    roles: dict[Name, str] = Field(default_factory=dict)
     declare_tools: bool = False
 
 
@@ -157,10 +164,11 @@ class SelectConfig(Part):
 
 
 class EvaluationSet(Part):
-    """A named held-out set; `uri` as in an examples source. Without any, the release's test split is used."""
+    """A named held-out set; `uri` and `role` as in a source. Without any, the release's test split is used."""
 
     name: Name
     uri: str
+    role: Name | None = None
     limit: int | None = Field(default=None, ge=1)
 
 
@@ -263,6 +271,20 @@ class Recipe(Part):
         if self.task != "chat" and not self.catalogue:
             raise ValueError(f"task {self.task} needs `catalogue`: the file that lists its labels or functions")
         return self
+
+    def undefined_roles(self) -> list[str]:
+        """Where sources and evaluation sets name roles that `prompt.roles` does not define, as sentences.
+
+        Not a validator: a `view` without `prompt` is a valid recipe.
+        """
+        named = [(f"data.sources.{at}", source.role) for at, source in enumerate(self.data.sources)]
+        named += [(f"evaluation.sets.{at}", wanted.role) for at, wanted in enumerate(self.evaluation.sets)]
+        known = ", ".join(sorted(self.prompt.roles)) or "none"
+        return [
+            f"{where}.role: {role!r} is not under prompt.roles (defined: {known})"
+            for where, role in named
+            if role is not None and role not in self.prompt.roles
+        ]
 
     @property
     def digest(self) -> str:

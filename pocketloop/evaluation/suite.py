@@ -53,7 +53,7 @@ def run_set(
     """
     if not examples:
         raise DataError(f"evaluation set {set_name!r} holds no examples; nothing can be measured on it")
-    prompts = [task.conversation(example.prompt) for example in examples]
+    prompts = [task.conversation(example.prompt, example.role) for example in examples]
     started = time.perf_counter()
     answers = generator.generate(prompts, max_new_tokens, task.tools)
     seconds = time.perf_counter() - started

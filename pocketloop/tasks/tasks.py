@@ -6,10 +6,11 @@ lines, or words. So one parser reads them all.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from pocketloop.contracts.events import Conversation, Message
+from pocketloop.contracts.errors import DataError
+from pocketloop.contracts.events import Conversation, Message, with_system
 from pocketloop.contracts.examples import Example
 from pocketloop.contracts.recipe import Catalogue, Recipe
 from pocketloop.tasks.answers import read_calls, same_calls, write_answer
@@ -25,11 +26,13 @@ class TaskSpec:
     catalogue: Catalogue | None
     system: str = ""
     declare_tools: bool = False
+    roles: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, recipe: Recipe, catalogue: Catalogue | None) -> "TaskSpec":
         """The task that `recipe` describes."""
-        return cls(recipe.task, catalogue, recipe.prompt.system, recipe.prompt.declare_tools)
+        prompt = recipe.prompt
+        return cls(recipe.task, catalogue, prompt.system, prompt.declare_tools, prompt.roles)
 
     @property
     def tools(self) -> list[dict[str, Any]] | None:
@@ -38,10 +41,27 @@ class TaskSpec:
             return None
         return [{"type": "function", "function": function} for function in self.catalogue.functions]
 
-    def conversation(self, messages: list[Message]) -> Conversation:
-        """Messages as a chat template takes them; calls become the text that the model writes."""
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        return system + [{"role": message.role, "content": write_answer(message)} for message in messages]
+    def system_of(self, role: str) -> str:
+        """The system text of a role; that of the task for the empty one.
+
+        Raises:
+            DataError: the recipe defines no such role.
+        """
+        if not role:
+            return self.system
+        if role not in self.roles:
+            known = ", ".join(sorted(self.roles)) or "none"
+            raise DataError(f"an example has the role {role!r}, which prompt.roles does not define (defined: {known})")
+        return self.roles[role]
+
+    def conversation(self, messages: list[Message], role: str = "") -> Conversation:
+        """Messages as a chat template takes them, the role's system text first; calls become what the model writes.
+
+        Raises:
+            DataError: the recipe defines no such role.
+        """
+        said = [{"role": message.role, "content": write_answer(message)} for message in messages]
+        return with_system(self.system_of(role), said)
 
     @property
     def metrics(self) -> list[str]:
