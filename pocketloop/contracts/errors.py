@@ -25,6 +25,12 @@ class ModelError(PocketloopError):
     """A base or an adapter is missing, damaged, or not the one that was named."""
 
 
+class TrainingInterrupted(PocketloopError):
+    """Training was asked to end (SIGTERM) and saved where it stands (exit status 143, as the signal gives)."""
+
+    exit_code = 143
+
+
 class ExportError(PocketloopError):
     """A model cannot be expressed in the asked format, or the exported file behaves differently."""
 

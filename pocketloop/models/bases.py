@@ -37,21 +37,44 @@ def base_folder(config: BaseConfig) -> Path:
         ) from None
 
 
-def load_base(config: BaseConfig, dtype: str | None = None) -> tuple[Any, Any]:
-    """Load (model, tokenizer); `dtype` overrides the configured one. Weights come from safetensors only."""
+def load_base(config: BaseConfig, dtype: str | None = None, *, four_bit: bool = False) -> tuple[Any, Any]:
+    """Load (model, tokenizer); `dtype` overrides the configured one. Weights come from safetensors only.
+
+    `four_bit` keeps the linear layers' weights in NF4 with double quantization (Dettmers et al., "QLoRA", 2023), about
+    4.1 bits each; they are multiplied in `dtype`.
+    """
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a bar for each load says nothing among a pipeline's lines
     folder = base_folder(config)
+    computed = getattr(torch, dtype or config.dtype)
     model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype or config.dtype), use_safetensors=True, attn_implementation="sdpa"
+        folder,
+        dtype=computed,
+        use_safetensors=True,
+        attn_implementation="sdpa",
+        **(_four_bits(computed) if four_bit else {}),
     )
     found = model.config.get_text_config().model_type.removesuffix("_text")
     if found != config.architecture:
         raise ModelError(f"base {config.base}: {folder} holds {found}, the configuration says {config.architecture}")
     return model, load_tokenizer(folder, config.chat_template)
+
+
+def _four_bits(computed: Any) -> dict[str, Any]:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=computed,
+    )
+    device: int | str = torch.cuda.current_device() if torch.cuda.is_available() else "cpu"
+    return {"quantization_config": settings, "device_map": {"": device}}
 
 
 def load_with_adapter(config: BaseConfig, adapter: Path, dtype: str | None = None) -> tuple[Any, Any]:

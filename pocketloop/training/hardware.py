@@ -38,8 +38,8 @@ def choose_attention(model: Any, longest: int) -> None:
     """On a CPU, torch's fused attention is slower backwards than plain matrix products until sequences get long."""
     import torch
 
-    if not torch.cuda.is_available() and longest <= _EAGER_LENGTH:
-        model.set_attn_implementation("eager")
+    short = not torch.cuda.is_available() and longest <= _EAGER_LENGTH
+    model.set_attn_implementation("eager" if short else "sdpa")
 
 
 @contextmanager

@@ -11,20 +11,27 @@ from pocketloop.contracts.errors import ModelError
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: optimizer steps, mean loss (nats per answer token) since the last report, tokens, seconds."""
+    """Where a stage stands: optimizer steps, mean loss (nats per answer token) since the last report, tokens, seconds.
+
+    `first` is the step at which this process began, `note` what is to be said instead of numbers.
+    """
 
     step: int
     steps: int
     loss: float
     tokens: int
     seconds: float
+    first: int = 0
+    note: str = ""
 
     @property
     def seconds_left(self) -> float:
         """Time to the last step at the speed so far."""
-        return self.seconds * (self.steps - self.step) / max(self.step, 1)
+        return self.seconds * (self.steps - self.step) / max(self.step - self.first, 1)
 
     def __str__(self) -> str:
+        if self.note:
+            return self.note
         speed = self.tokens / max(self.seconds, 1e-9)
         return (
             f"step {self.step}/{self.steps}  loss {self.loss:.3f}  {speed:,.0f} tokens/s  "
@@ -52,9 +59,15 @@ def make_progress_callback(
     class ProgressCallback(TrainerCallback):
         started = 0.0
         reported = 0.0
+        first = 0
+        tokens_before = 0
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             self.started = self.reported = time.monotonic()
+            self.first, self.tokens_before = state.global_step, tokens_seen()
+            if self.first:
+                note = f"{key}: going on at step {self.first} of {state.max_steps}"
+                on_progress(Progress(self.first, state.max_steps, math.nan, self.tokens_before, 0.0, self.first, note))
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.global_step == state.max_steps:
@@ -72,7 +85,8 @@ def make_progress_callback(
             now = time.monotonic()
             if now - self.reported >= every_seconds or state.global_step == state.max_steps:
                 self.reported = now
-                on_progress(Progress(state.global_step, state.max_steps, loss, tokens_seen(), now - self.started))
+                tokens = tokens_seen() - self.tokens_before
+                on_progress(Progress(state.global_step, state.max_steps, loss, tokens, now - self.started, self.first))
 
     return ProgressCallback()
 

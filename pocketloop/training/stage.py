@@ -11,13 +11,25 @@ from pocketloop.contracts.events import Conversation
 from pocketloop.contracts.examples import Example, PreferencePair, RatedAnswer
 from pocketloop.contracts.recipe import BaseConfig
 from pocketloop.contracts.reports import Curve, StageTraining
-from pocketloop.contracts.training import Checkpoints, Schedule, StageName
+from pocketloop.contracts.training import Checkpoints, LoraConfig, Schedule, StageName
 from pocketloop.tasks.tasks import TaskSpec
+from pocketloop.training.adalora import add_orthogonality, is_adalora, rank_callback_class
+from pocketloop.training.checkpoints import (
+    Termination,
+    checkpoint_callback_class,
+    fix_data_order,
+    latest_checkpoint,
+    read_best,
+    read_state,
+    restore_ranks,
+)
 from pocketloop.training.hardware import without_input_casts
 from pocketloop.training.progress import OnProgress, make_progress_callback, print_progress
+from pocketloop.training.selection import selection_callback_class
 from pocketloop.training.tokens import SequenceEncoder
 
 _LOGGED_POINTS = 100
+_NEVER = 1 << 30
 
 Judge = Callable[[Sequence[Conversation], Sequence[str]], list[float]]
 """Rates answers to prompts, each in [0, 1]: a language model's verdicts as reward (RLAIF)."""
@@ -62,6 +74,9 @@ class StageRun:
     before: Path
     reward_model: Path | None = None
     judge: Judge | None = None
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    gradient_checkpointing: bool = False
+    """Activations are computed again backwards instead of being kept: less memory, a third more time."""
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     on_progress: OnProgress = print_progress
     every_seconds: float = 5.0
@@ -80,7 +95,11 @@ class StageRun:
 
 
 def trainer_arguments(stage: StageRun, examples: int, evaluate: bool) -> dict[str, Any]:
-    """The arguments that all of trl's trainers take, from the stage's schedule."""
+    """The arguments that all of trl's trainers take, from the stage's schedule.
+
+    `run_trainer` says when held-out data is scored and states are saved, so that one order of the two holds after a
+    restart, too: the trainer's own triggers never fire.
+    """
     import torch
 
     config = stage.config
@@ -93,10 +112,12 @@ def trainer_arguments(stage: StageRun, examples: int, evaluate: bool) -> dict[st
         "warmup_steps": min(config.warmup, 0.99),  # below 1: a share of all steps
         "per_device_train_batch_size": config.batch_size,
         "per_device_eval_batch_size": 2 * config.batch_size,
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": stage.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if stage.gradient_checkpointing else None,
         "bf16": stage.half,
         "use_cpu": not torch.cuda.is_available(),
-        "eval_strategy": "epoch" if evaluate else "no",
+        "eval_strategy": "steps" if evaluate else "no",
+        "eval_steps": _NEVER,
         "save_strategy": "no",
         "logging_steps": max(1, steps // _LOGGED_POINTS),
         "logging_nan_inf_filter": False,
@@ -109,28 +130,71 @@ def trainer_arguments(stage: StageRun, examples: int, evaluate: bool) -> dict[st
     }
 
 
-def run_trainer(stage: StageRun, trainer: Any, examples: int, curves: dict[str, str]) -> StageTraining:
-    """Run a trl trainer to its end; `curves` maps our names to the keys of its log (`{"loss": "loss"}`)."""
+def run_trainer(
+    stage: StageRun,
+    trainer: Any,
+    examples: int,
+    curves: dict[str, str],
+    *,
+    best: str = "eval_loss",
+    greater: bool = False,
+    resumable: bool = True,
+) -> StageTraining:
+    """Run a trl trainer to its end; `curves` maps our names to the keys of its log (`{"loss": "loss"}`).
+
+    Goes on from the stage's last checkpoint, if there is one. The state with the lowest (`greater`: highest) held-out
+    `best`, a key of the trainer's evaluation, is what the model has at the end. A stage that cannot go on in its middle
+    to the same result says `resumable=False` and starts over.
+
+    Raises:
+        ModelError: the loss is no longer a number, or went up and stayed there.
+        TrainingInterrupted: SIGTERM came; the state is saved.
+    """
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
+    fix_data_order(trainer, stage.seed)
+    ranks = None
+    if is_adalora(trainer.model):
+        ranks = rank_callback_class()(trainer.model, stage.lora)
+        add_orthogonality(trainer, stage.lora.adalora.orthogonality)
+        trainer.add_callback(ranks)
+    settled = (lambda step: True) if ranks is None else ranks.is_settled
+    selection = selection_callback_class()(trainer, stage, best, greater, settled)
+    trainer.add_callback(selection)
     trainer.add_callback(
         make_progress_callback(stage.key, lambda: stage.tokens, stage.on_progress, stage.every_seconds)
     )
-    started = time.perf_counter()
+    termination = Termination()
+    checkpoint = None
+    if resumable:
+        every, keep = stage.checkpoints.every_seconds, stage.checkpoints.keep
+        trainer.add_callback(checkpoint_callback_class()(trainer, selection, ranks, every, keep, termination))
+        checkpoint = latest_checkpoint(stage.folder / "checkpoints")
+    if checkpoint is not None:
+        selection.resume(read_state(checkpoint), read_best(checkpoint))
+        if ranks is not None:
+            restore_ranks(ranks, checkpoint)
+    selection.started = time.perf_counter()
     with without_input_casts(stage.model, active=stage.half):
-        trainer.train()
-    seconds = time.perf_counter() - started
+        if resumable:
+            with termination.watched():
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        else:
+            trainer.train()
+    steps = trainer.state.global_step
+    termination.leave(stage.key, steps, trainer.state.max_steps)
     history = trainer.state.log_history
     return StageTraining(
         stage=stage.name,
-        steps=trainer.state.global_step,
+        steps=steps,
         examples=examples,
         tokens=stage.tokens,
-        seconds=seconds,
+        seconds=selection.state_now().seconds,
         curves={name: points for name, key in curves.items() if (points := _curve(history, key))},
         left_out=stage.left_out,
-        best_step=trainer.state.global_step,
+        best_step=selection.keep_best(steps),
+        stopped=selection.stopped,
         peak_memory_mb=peak_memory_mb(),
     )
 

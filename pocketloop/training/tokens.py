@@ -41,7 +41,7 @@ class SequenceEncoder:
 
     def encode(self, example: Example) -> TrainingSequence | None:
         """Tokens of `example`, cut after the last whole answer within `max_length`; `None` when no answer fits."""
-        conversation = self.task.conversation(example.messages)
+        conversation = self.task.conversation(example.messages, example.role)
         prompt = encode_prompt(self.tokenizer, conversation[:-1], self.task.tools)
         answer = [*self._ids(conversation[-1]["content"]), self.end]
         ids = prompt + answer
