@@ -1,7 +1,9 @@
 """What each stage reports. No field of any report ever holds what a person wrote."""
 
+import math
 from datetime import datetime
 from itertools import pairwise
+from statistics import NormalDist
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -14,6 +16,17 @@ class _Report(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Two-sided score interval of a proportion (Wilson, 1927); nothing observed says nothing: (0, 1)."""
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
 class Estimate(_Report):
     """A proportion with its Wilson 95 % interval."""
 
@@ -21,6 +34,12 @@ class Estimate(_Report):
     n: int
     low: float
     high: float
+
+    @classmethod
+    def of_count(cls, successes: int, n: int) -> "Estimate":
+        """The share of `n` items that are `successes`; 0 where there are none."""
+        low, high = wilson(successes, n)
+        return cls(value=successes / n if n else 0.0, n=n, low=low, high=high)
 
 
 class StageCount(_Report):
@@ -239,7 +258,7 @@ Curve = list[tuple[int, float]]
 class StageTraining(_Report):
     """How one training stage went.
 
-    `curves` by name: `loss`, `validation_loss` (nats per answer token, where the stage has one), and what the stage adds
+    `curves` by name: `loss`, `validation_loss` (nats per answer token, where the stage has one), and what a stage adds
     (`reward`, `kl`, `accuracy`, `margin` ...). `left_out` counts, by reason, what could not be trained on. `examples`
     were learnt from; `tokens` went through the trained model, padding aside. `best_step` is the step whose state was
     kept; `stopped` says why a stage ended before its time. `peak_memory_mb` (10^6 bytes) is of the accelerator, or of

@@ -6,24 +6,13 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
-from pocketloop.contracts.reports import Estimate, Verdict
+from pocketloop.contracts.reports import Estimate, Verdict, wilson
 
 if TYPE_CHECKING:
     import numpy
 
 _RESAMPLES = 10_000
 _CELLS = 2_000_000
-
-
-def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Two-sided score interval of a proportion (Wilson, 1927); nothing observed says nothing: (0, 1)."""
-    if n == 0:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + confidence) / 2)
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def estimate(values: Sequence[float], seed: int = 0) -> Estimate:
