@@ -6,9 +6,9 @@ from zenml import pipeline
 from zenml.enums import ExecutionMode
 
 from pocketloop.contracts.recipe import Recipe
+from steps.champion import champion
 from steps.collect import collect
 from steps.drift import drift
-from steps.evaluate import champion
 from steps.label import label, people
 from steps.release import previous_release, release
 from steps.sample_answers import sample_answers

@@ -1,4 +1,4 @@
-"""Train: dataset release → SFT → export → parity → evaluate → safety → gates → register.
+"""Train: dataset release → training → export → parity → evaluate → safety → gates → register.
 
 The adapter is exported before it is judged: the gates judge what the phone will run.
 """
@@ -9,8 +9,9 @@ from zenml import pipeline
 from zenml.enums import ExecutionMode
 
 from pocketloop.contracts.recipe import BaseConfig, Recipe
+from steps.champion import ChampionRef, champion
 from steps.check_safety import check_safety
-from steps.evaluate import champion, evaluate
+from steps.evaluate import evaluate
 from steps.export import export_gguf, parity
 from steps.judge import judge
 from steps.plan_rollout import plan_rollout
@@ -30,11 +31,12 @@ def train(recipe: Recipe, base: BaseConfig) -> None:
 def train_on(recipe: Recipe, base: BaseConfig, dataset: Any, fingerprints: Any, release: Any) -> None:
     """The stages from a dataset release on; `dataset`, `fingerprints` and `release` are earlier steps' outputs."""
     base_files, manifest = prepare_base(base, recipe.export.gguf)
-    adapter, train_report = train_adapter(recipe.view("prompt", "train"), base, dataset)
+    served = champion(recipe.view())
+    start = served if recipe.train.start == "champion" else ChampionRef()
+    adapter, train_report = train_adapter(recipe.view("prompt", "train"), base, dataset, start)
     exported = export_gguf(recipe.view("export"), base_files, adapter)
     measured = recipe.view("prompt", "train", "evaluation", "export")
     parity_report = parity(measured, base, base_files, adapter, exported, dataset)
-    served = champion(recipe.view())
     outcomes, evaluation = evaluate(measured, base, base_files, adapter, exported, dataset, served)
     asked = recipe.view("prompt", "train", "evaluation", "safety")
     safety = check_safety(asked, base, base_files, exported, dataset, fingerprints)

@@ -3,7 +3,6 @@
 from contextlib import ExitStack
 from typing import Annotated
 
-from pydantic import BaseModel
 from zenml import step
 
 from pocketloop.contracts.examples import Example
@@ -15,27 +14,12 @@ from pocketloop.contracts.reports import EvaluationReport, SetResult
 from pocketloop.evaluation.suite import Outcome
 from pocketloop.models.generators import Generator
 from pocketloop.tasks.tasks import TaskSpec
+from steps.champion import ChampionRef
 from steps.examples import evaluation_sets
 from steps.stage import BY_CONTENT, stage
 
 TRANSFORMERS_EXAMPLES = 256
 """Enough to see that the training framework agrees; what counts is what the phone runs."""
-
-
-class ChampionRef(BaseModel):
-    """Which version the fleet's stable channel serves now; empty when nothing was ever promoted."""
-
-    version: str = ""
-    digest: str = ""
-
-
-@step(enable_cache=False)
-def champion(recipe: Recipe) -> Annotated[ChampionRef, "champion"]:
-    """Look the champion up in the registry."""
-    from pocketloop.registry.mlflow_store import champion as find
-
-    found = find(Home(), recipe.adapter)
-    return ChampionRef(version=found.version, digest=found.digest) if found else ChampionRef()
 
 
 @step(cache_policy=BY_CONTENT)

@@ -1,9 +1,19 @@
 """The examples that several stages read: a release's splits and a recipe's evaluation sets."""
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel
+
 from pocketloop.contracts.errors import DataError
-from pocketloop.contracts.examples import Example
+from pocketloop.contracts.events import Message
+from pocketloop.contracts.examples import Example, PreferencePair, RatedAnswer
 from pocketloop.contracts.files import Folder, read_jsonl
 from pocketloop.contracts.recipe import Recipe
+from pocketloop.training.stage import Split
+
+Row = TypeVar("Row", bound=BaseModel)
 
 
 def split_examples(dataset: Folder, split: str, recipe: Recipe) -> list[Example]:
@@ -11,15 +21,34 @@ def split_examples(dataset: Folder, split: str, recipe: Recipe) -> list[Example]
 
     Phones run adapters on raw words: a model that has only ever seen `<PERSON_3fa2b1>` could not copy a real name.
     """
+    rows = map(Example.model_validate, read_jsonl(dataset / f"{split}.jsonl"))
+    return [row.model_copy(update={"messages": _told(row.messages, row.example_id, recipe)}) for row in rows]
+
+
+def split_data(dataset: Folder, split: str, recipe: Recipe) -> Split:
+    """Everything that training can use of a split: right answers, preference pairs and rated answers.
+
+    A pair's prompt and both answers name the same made-up person where they named the same one.
+    """
+    pairs, rated = [], []
+    for pair in _rows(dataset / f"pairs/{split}.jsonl", PreferencePair):
+        *prompt, chosen, rejected = _told([*pair.prompt, pair.chosen, pair.rejected], pair.pair_id, recipe)
+        pairs.append(pair.model_copy(update={"prompt": prompt, "chosen": chosen, "rejected": rejected}))
+    for answer in _rows(dataset / f"rated/{split}.jsonl", RatedAnswer):
+        rated.append(answer.model_copy(update={"messages": _told(answer.messages, answer.rated_id, recipe)}))
+    return Split(split_examples(dataset, split, recipe), pairs, rated)
+
+
+def _rows(path: Path, kind: type[Row]) -> Iterator[Row]:
+    if path.is_file():  # a release without feedback may lack it
+        yield from map(kind.model_validate, read_jsonl(path))
+
+
+def _told(messages: list[Message], name: str, recipe: Recipe) -> list[Message]:
+    """The messages as training tells them; one name and seed always give the same made-up values."""
     from pocketloop.privacy.placeholders import fill
 
-    examples = [Example.model_validate(row) for row in read_jsonl(dataset / f"{split}.jsonl")]
-    if not recipe.train.surrogates:
-        return examples
-    return [
-        example.model_copy(update={"messages": fill(example.messages, f"{recipe.train.seed}:{example.example_id}")})
-        for example in examples
-    ]
+    return fill(messages, f"{recipe.train.seed}:{name}") if recipe.train.surrogates else messages
 
 
 def evaluation_sets(dataset: Folder, recipe: Recipe) -> dict[str, list[Example]]:

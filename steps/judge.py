@@ -18,7 +18,7 @@ from pocketloop.contracts.reports import (
     TrainReport,
 )
 from pocketloop.contracts.rollout import RolloutPlan
-from steps.evaluate import ChampionRef
+from steps.champion import ChampionRef
 from steps.stage import BY_CONTENT, stage
 
 

@@ -8,7 +8,7 @@ from pocketloop.contracts.files import Folder, write_jsonl
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_base_config, load_catalogue
 from pocketloop.contracts.recipe import Recipe
-from steps.evaluate import ChampionRef
+from steps.champion import ChampionRef
 from steps.stage import BY_CONTENT, stage
 
 PROMPTS = 500

@@ -1,6 +1,8 @@
 """Train: the recipe's stages on the release's training split."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Annotated, Any
 
 from zenml import step
 
@@ -8,47 +10,99 @@ from pocketloop.contracts.files import Folder
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_catalogue
 from pocketloop.contracts.recipe import BaseConfig, Recipe
-from pocketloop.contracts.reports import TrainReport
-from steps.examples import split_examples
-from steps.stage import BY_CONTENT, stage
+from pocketloop.contracts.reports import StageTraining, TrainReport
+from steps.champion import Champion, ChampionRef, open_champion
+from steps.stage import BY_CONTENT, library_digest, stage
+from steps.training_data import training_data
+from steps.training_work import training_work
 
 
 @step(cache_policy=BY_CONTENT, experiment_tracker=True)
 def train_adapter(
-    recipe: Recipe, base: BaseConfig, dataset: Folder
+    recipe: Recipe, base: BaseConfig, dataset: Folder, start: ChampionRef
 ) -> tuple[Annotated[Folder, "adapter"], Annotated[TrainReport, "train_report"]]:
-    """Train from the base on all data; the loss curves go to the run's page in MLflow."""
+    """Train from the base on all data, or from the champion `start` on what it has not seen and some that it has.
+
+    A run that was stopped goes on where it stood. The curves, the settings and what the machine did go to the run's
+    page in MLflow.
+    """
     import mlflow
 
+    from pocketloop.export.base import weights_digest
+    from pocketloop.models.bases import base_folder
     from pocketloop.registry.mlflow_store import log_training
     from pocketloop.tasks.tasks import TaskSpec
     from pocketloop.training.run import train_adapter as train
-    from pocketloop.training.stage import Split, TrainingData
 
-    with stage("train") as this:
+    home = Home()
+    with stage("train") as this, ExitStack() as held:
         task = TaskSpec.of(recipe, load_catalogue(recipe))
-        data = TrainingData(
-            Split(split_examples(dataset, "train", recipe)), Split(split_examples(dataset, "validation", recipe))
-        )
+        champion: Champion | None = None
+        if start.version:
+            champion = held.enter_context(open_champion(home, recipe, base, start))
+        learnt = training_data(dataset, recipe, task, champion)
+        print(f"  {learnt.summary}", flush=True)
+        inputs = (recipe.digest, base.model_dump_json(), weights_digest(base_folder(base)), dataset.digest)
+        work = held.enter_context(training_work(home, recipe.adapter, *inputs, start.digest, library_digest()))
+        held.enter_context(_watched(recipe))
         report = train(
             base,
-            data,
+            learnt.data,
             task,
             recipe.train,
             this.scratch / "adapter",
-            this.scratch / "work",
+            work,
             on_progress=lambda progress: print(f"  {progress}", flush=True),
+            start=champion.adapter if champion else None,
             every_seconds=15,
         )
+        report = report.model_copy(update={"start": start.version or "base", "replayed": learnt.replayed})
         if run := mlflow.active_run():
-            log_training(Home(), run.info.run_id, report)
-        last = report.stages[-1]
-        held_out = last.last("validation_loss")
+            log_training(home, run.info.run_id, report)
         this.done(
-            f"{report.steps} steps on {last.examples} examples, {report.tokens_per_second:.0f} tokens/s, "
-            f"loss {last.last('loss'):.3f}" + ("" if held_out is None else f", held-out loss {held_out:.3f}"),
+            "; ".join(map(_summary, report.stages)),
             steps=report.steps,
             tokens=report.tokens,
             trainable=report.trainable,
+            start=report.start,
+            replayed=report.replayed,
         )
         return Folder.of(this.scratch / "adapter"), report
+
+
+def _summary(stage: StageTraining) -> str:
+    ends = [(name.replace("_", " "), stage.last(name)) for name in ("loss", "validation_loss", "reward", "kl")]
+    found = "".join(f", {name} {value:.3f}" for name, value in ends if value is not None)
+    speed = stage.tokens / max(stage.seconds, 1e-9)
+    return f"{stage.stage}: {stage.steps} steps on {stage.examples} examples, {speed:.0f} tokens/s{found}"
+
+
+@contextmanager
+def _watched(recipe: Recipe) -> Iterator[None]:
+    """Write the settings to the run's page in MLflow, and what processor, memory, disk and GPU do meanwhile."""
+    import logging
+
+    import mlflow
+    from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+    run = mlflow.active_run()
+    if run is None:  # the step's function called by itself
+        yield
+        return
+    mlflow.log_params(_settings(recipe.train.model_dump(mode="json"), "train"))
+    logging.getLogger("mlflow.system_metrics").setLevel(logging.WARNING)  # it narrates its start and its end
+    monitor = SystemMetricsMonitor(run.info.run_id, resume_logging=True)
+    monitor.start()
+    try:
+        yield
+    finally:
+        monitor.finish()
+
+
+def _settings(value: Any, key: str) -> dict[str, str]:
+    """Each value by the key under which the recipe has it, as `--set` takes it: `train.stages.0.sft.epochs`."""
+    if isinstance(value, dict) and value:
+        return {name: text for part in value for name, text in _settings(value[part], f"{key}.{part}").items()}
+    if isinstance(value, list) and any(isinstance(part, dict) for part in value):
+        return {name: text for at, part in enumerate(value) for name, text in _settings(part, f"{key}.{at}").items()}
+    return {key: str(value)}

@@ -123,7 +123,7 @@ def test_the_promoted_adapters_samples_are_ranked_by_the_judge(
     from pocketloop.export.base import prepare_base
     from pocketloop.export.gguf_lora import convert_lora
     from pocketloop.registry import mlflow_store
-    from steps.evaluate import ChampionRef
+    from steps.champion import ChampionRef
     from steps.label import label, people
     from steps.sample_answers import sample_answers
 

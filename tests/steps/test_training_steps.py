@@ -1,0 +1,165 @@
+"""What the training step prepares: data with surrogates, new and old examples, and a folder that survives a kill."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pocketloop.contracts.errors import DataError, PocketloopError
+from pocketloop.contracts.events import Message
+from pocketloop.contracts.examples import Example, PreferencePair, RatedAnswer, make_example
+from pocketloop.contracts.files import Folder, write_jsonl
+from pocketloop.contracts.home import Home
+from pocketloop.contracts.recipe import Recipe
+from pocketloop.tasks.tasks import TaskSpec
+from steps.champion import Champion
+from steps.examples import split_data
+from steps.training_data import training_data
+from steps.training_work import training_work
+
+INTENT = TaskSpec("intent", None)
+
+
+def user(text: str) -> Message:
+    return Message(role="user", content=text)
+
+
+def assistant(text: str) -> Message:
+    return Message(role="assistant", content=text)
+
+
+def asked(count: int, start: int = 0) -> list[Example]:
+    return [
+        make_example("intent", [user(f"request {n}"), assistant(f"label {n % 3}")], source="test")
+        for n in range(start, start + count)
+    ]
+
+
+def recipe(**train: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "adapter": "mine",
+            "task": "intent",
+            "base": "tiny",
+            "catalogue": "configs/catalogues/household-intents.json",
+            "data": {"sources": [{"kind": "events", "skill": "mine"}]},
+            "train": train,
+        }
+    )
+
+
+def release(
+    folder: Path,
+    examples: list[Example],
+    pairs: list[PreferencePair] | None = None,
+    rated: list[RatedAnswer] | None = None,
+) -> Folder:
+    splits = folder / "splits"
+    write_jsonl(splits / "train.jsonl", examples)
+    write_jsonl(splits / "validation.jsonl", [])
+    for kind, rows in (("pairs", pairs), ("rated", rated)):
+        if rows is not None:
+            write_jsonl(splits / kind / "train.jsonl", list(rows))
+    return Folder.of(splits)
+
+
+def pair(pair_id: str = "p1") -> PreferencePair:
+    return PreferencePair(
+        pair_id=pair_id,
+        task="chat",
+        source="test",
+        group="g",
+        prompt=[user("call <PERSON_3fa2b1> for me")],
+        chosen=assistant("calling <PERSON_3fa2b1>"),
+        rejected=assistant("who is <PERSON_3fa2b1>? <PERSON_aaaaaa>?"),
+        reason="judge",
+    )
+
+
+def test_a_pairs_prompt_and_both_answers_name_the_same_made_up_person(tmp_path: Path) -> None:
+    dataset = release(tmp_path, asked(2), [pair()])
+    (filled,) = split_data(dataset, "train", recipe()).pairs
+    name = filled.prompt[0].content.removeprefix("call ").removesuffix(" for me")
+    assert "<" not in name
+    assert filled.chosen.content == f"calling {name}"
+    assert filled.rejected.content.startswith(f"who is {name}? ")
+    assert "<" not in filled.rejected.content
+    (raw,) = split_data(dataset, "train", recipe(surrogates=False)).pairs
+    assert raw == pair()
+
+
+def test_rated_answers_are_filled_and_a_release_without_feedback_has_none(tmp_path: Path) -> None:
+    messages = [user("I am <PERSON_3fa2b1>"), assistant("hello <PERSON_3fa2b1>")]
+    answer = RatedAnswer(rated_id="r1", task="chat", source="test", group="g", messages=messages, desirable=True)
+    data = split_data(release(tmp_path / "with", asked(2), [], [answer]), "train", recipe())
+    said, heard = (message.content for message in data.rated[0].messages)
+    assert said.removeprefix("I am ") == heard.removeprefix("hello ")
+    assert "<" not in said
+    without = split_data(release(tmp_path / "without", asked(2)), "train", recipe())
+    assert (without.pairs, without.rated) == ([], [])
+
+
+def test_from_the_base_everything_is_learnt(tmp_path: Path) -> None:
+    learnt = training_data(release(tmp_path, asked(9), [pair()]), recipe(), INTENT)
+    assert len(learnt.data.train.examples) == 9
+    assert (len(learnt.data.train.pairs), learnt.replayed) == (1, 0)
+
+
+def test_from_the_champion_new_examples_are_learnt_with_a_share_of_seen_ones(tmp_path: Path) -> None:
+    seen, new = asked(30), asked(14, start=30)
+    champion = Champion("3", tmp_path, frozenset(example.example_id for example in seen))
+    dataset = release(tmp_path, [*seen, *new], [pair()])
+    learnt = training_data(dataset, recipe(start="champion", replay=0.3), INTENT, champion)
+    ids = [example.example_id for example in learnt.data.train.examples]
+    assert {example.example_id for example in new} < set(ids)
+    assert learnt.replayed == len(ids) - 14 == 6
+    assert "going on from version 3: 14 new examples, 6 seen ones of 30" in learnt.summary
+    none = training_data(dataset, recipe(start="champion", replay=0), INTENT, champion)
+    assert {example.example_id for example in none.data.train.examples} == {example.example_id for example in new}
+
+
+def test_a_champion_that_has_seen_everything_has_nothing_to_learn(tmp_path: Path) -> None:
+    seen = asked(5)
+    champion = Champion("3", tmp_path, frozenset([*(example.example_id for example in seen), "p1"]))
+    with pytest.raises(DataError, match="version 3, the champion, was trained on all 5 examples.*train.start=base"):
+        training_data(release(tmp_path / "a", seen, [pair()]), recipe(start="champion"), INTENT, champion)
+    learnt = training_data(release(tmp_path / "b", seen, [pair("p2")]), recipe(start="champion"), INTENT, champion)
+    assert [found.pair_id for found in learnt.data.train.pairs] == ["p2"]
+
+
+def test_roles_are_balanced_and_the_line_for_people_says_how(tmp_path: Path) -> None:
+    rare = make_example("intent", [user("sad"), assistant("label 1")], source="test", role="wellness")
+    learnt = training_data(release(tmp_path, [*asked(8), rare]), recipe(mix="balanced"), INTENT)
+    assert sum(example.role == "wellness" for example in learnt.data.train.examples) == 8
+    assert learnt.summary == "roles in balance: no role 8 → 8, wellness 1 → 8"
+
+
+def test_a_stopped_run_finds_its_folder_again_and_a_finished_one_leaves_nothing(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with pytest.raises(KeyboardInterrupt), training_work(home, "mine", "a", "b") as work:
+        (work / "checkpoint").write_text("7")
+        raise KeyboardInterrupt
+    with training_work(home, "mine", "a", "b") as work:
+        assert (work / "checkpoint").read_text() == "7"
+    assert not work.exists()
+
+
+def test_other_inputs_get_another_folder_and_remove_the_older_one(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with pytest.raises(KeyboardInterrupt), training_work(home, "mine", "a", "b") as first:
+        raise KeyboardInterrupt
+    with training_work(home, "other", "a", "b"):
+        assert first.is_dir()
+    with training_work(home, "mine", "a", "c") as second:
+        assert second != first
+        assert not first.exists()
+
+
+def test_one_process_at_a_time_trains_an_adapter(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    with (
+        training_work(home, "mine", "a"),
+        pytest.raises(PocketloopError, match="mine is being trained by another process"),
+        training_work(home, "mine", "a"),
+    ):
+        raise AssertionError("two runs share a folder")
