@@ -60,7 +60,7 @@ def sample_answers(
     drawn = sampler([task.conversation(candidate.prompt) for candidate in candidates], count)
     rows = []
     for candidate, texts in zip(candidates, drawn, strict=True):
-        answers = {write_answer(turn): turn for turn in map(_as_answer(name), texts)}
+        answers = {write_answer(turn): turn for turn in map(as_answer(name), texts)}
         answers.pop("", None)
         if len(answers) >= 2:
             rows.append(
@@ -109,7 +109,9 @@ def rank_samples(file: Path, jury: Jury, checker: FormChecker) -> Iterator[Prefe
             )
 
 
-def _as_answer(task: Task) -> Callable[[str], Message]:
+def as_answer(task: Task) -> Callable[[str], Message]:
+    """How a text that a model wrote is read as its turn: a label, calls, or words and calls."""
+
     def turn(text: str) -> Message:
         if task == "intent":
             return Message(role="assistant", content=text.strip())
