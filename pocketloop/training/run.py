@@ -16,11 +16,13 @@ from pocketloop.training.adalora import fold, is_adalora
 from pocketloop.training.adapters import hide_quantization, new_adapter, open_adapter, save_adapter
 from pocketloop.training.hardware import computes_in_bfloat16, quiet_libraries, use_cores
 from pocketloop.training.progress import OnProgress, Progress, print_progress
+from pocketloop.training.reward import train_reward
 from pocketloop.training.sft import train_sft
 from pocketloop.training.stage import Judge, Split, StageRun, TrainingData
 
 STAGES: dict[StageName, Callable[[StageRun], StageTraining]] = {
     "sft": train_sft,
+    "reward": train_reward,
 }
 
 
