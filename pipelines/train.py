@@ -18,7 +18,7 @@ from steps.plan_rollout import plan_rollout
 from steps.prepare_base import prepare_base
 from steps.register import register
 from steps.release import load_release
-from steps.train_adapter import train_adapter
+from steps.train_adapter import sections_read, teachers_read, train_adapter
 
 
 @pipeline(name="train", execution_mode=ExecutionMode.FAIL_FAST)
@@ -33,7 +33,8 @@ def train_on(recipe: Recipe, base: BaseConfig, dataset: Any, fingerprints: Any, 
     base_files, manifest = prepare_base(base, recipe.export.gguf)
     served = champion(recipe.view())
     start = served if recipe.train.start == "champion" else ChampionRef()
-    adapter, train_report = train_adapter(recipe.view("prompt", "train"), base, dataset, start)
+    learnt = recipe.view(*sections_read(recipe))
+    adapter, train_report = train_adapter(learnt, base, dataset, start, teachers_read(recipe))
     exported = export_gguf(recipe.view("export"), base_files, adapter)
     measured = recipe.view("prompt", "train", "evaluation", "export")
     parity_report = parity(measured, base, base_files, adapter, exported, dataset)

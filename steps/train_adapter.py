@@ -6,32 +6,46 @@ from typing import Annotated, Any
 
 from zenml import step
 
-from pocketloop.contracts.files import Folder
-from pocketloop.contracts.home import Home
-from pocketloop.contracts.loading import load_catalogue
+from pocketloop.contracts.files import Folder, sha256_tree
+from pocketloop.contracts.home import Home, project_root
+from pocketloop.contracts.loading import load_catalogue, load_rubric
 from pocketloop.contracts.recipe import BaseConfig, Recipe
 from pocketloop.contracts.reports import StageTraining, TrainReport
+from pocketloop.contracts.training import GroupConfig
+from pocketloop.tasks.tasks import TaskSpec
+from pocketloop.training.stage import Judge
 from steps.champion import Champion, ChampionRef, open_champion
 from steps.stage import BY_CONTENT, library_digest, stage
 from steps.training_data import training_data
 from steps.training_work import training_work
 
 
+def sections_read(recipe: Recipe) -> tuple[str, ...]:
+    """The recipe's sections that decide what training gives: `label` names the judge, where one rewards."""
+    return ("prompt", "train", "label") if _asks_judge(recipe) else ("prompt", "train")
+
+
+def teachers_read(recipe: Recipe) -> list[str]:
+    """Digests of the adapters in folders that the recipe's teachers wear: a folder may change under its name."""
+    named = [stage.distill.teacher_adapter for stage in recipe.train.stages if stage.distill]
+    folders = [project_root() / name for name in named if name]
+    return [sha256_tree(folder) for folder in folders if folder.is_dir()]
+
+
 @step(cache_policy=BY_CONTENT, experiment_tracker=True)
 def train_adapter(
-    recipe: Recipe, base: BaseConfig, dataset: Folder, start: ChampionRef
+    recipe: Recipe, base: BaseConfig, dataset: Folder, start: ChampionRef, teachers: list[str]
 ) -> tuple[Annotated[Folder, "adapter"], Annotated[TrainReport, "train_report"]]:
     """Train from the base on all data, or from the champion `start` on what it has not seen and some that it has.
 
-    A run that was stopped goes on where it stood. The curves, the settings and what the machine did go to the run's
-    page in MLflow.
+    `teachers` are digests, which only tell one input from another. A run that was stopped goes on where it stood. The
+    curves, the settings and what the machine did go to the run's page in MLflow.
     """
     import mlflow
 
     from pocketloop.export.base import weights_digest
     from pocketloop.models.bases import base_folder
     from pocketloop.registry.mlflow_store import log_training
-    from pocketloop.tasks.tasks import TaskSpec
     from pocketloop.training.run import train_adapter as train
 
     home = Home()
@@ -42,8 +56,9 @@ def train_adapter(
             champion = held.enter_context(open_champion(home, recipe, base, start))
         learnt = training_data(dataset, recipe, task, champion)
         print(f"  {learnt.summary}", flush=True)
-        inputs = (recipe.digest, base.model_dump_json(), weights_digest(base_folder(base)), dataset.digest)
-        work = held.enter_context(training_work(home, recipe.adapter, *inputs, start.digest, library_digest()))
+        inputs = [recipe.digest, base.model_dump_json(), weights_digest(base_folder(base)), dataset.digest]
+        inputs += [start.digest, *teachers, library_digest()]
+        work = held.enter_context(training_work(home, recipe.adapter, *inputs))
         held.enter_context(_watched(recipe))
         report = train(
             base,
@@ -54,6 +69,7 @@ def train_adapter(
             work,
             on_progress=lambda progress: print(f"  {progress}", flush=True),
             start=champion.adapter if champion else None,
+            judge=held.enter_context(_judge(home, recipe, task)),
             every_seconds=15,
         )
         report = report.model_copy(update={"start": start.version or "base", "replayed": learnt.replayed})
@@ -68,6 +84,23 @@ def train_adapter(
             replayed=report.replayed,
         )
         return Folder.of(this.scratch / "adapter"), report
+
+
+def _asks_judge(recipe: Recipe) -> bool:
+    return any(isinstance(s.config, GroupConfig) and s.config.reward == "judge" for s in recipe.train.stages)
+
+
+@contextmanager
+def _judge(home: Home, recipe: Recipe, task: TaskSpec) -> Iterator[Judge | None]:
+    """The language model that rewards answers, where a stage asks for one and the recipe names one."""
+    if not _asks_judge(recipe) or recipe.label.llm is None:
+        yield None
+        return
+    from pocketloop.labeling.answer_cache import AnswerCache
+    from pocketloop.labeling.reward import JudgeReward
+
+    with AnswerCache(home.cache / "judge") as answers:
+        yield JudgeReward(recipe.label.llm, load_rubric(recipe.label.llm.rubric), task, answers)
 
 
 def _summary(stage: StageTraining) -> str:
