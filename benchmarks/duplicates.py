@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from pocketloop.data.select.keys import shingles
-from pocketloop.data.select.near import BANDS, PERMUTATIONS, bands, redundant, signatures
+from pocketloop.data.select.near import BANDS, PERMUTATIONS, near_duplicates
 
 BOUND = 0.9
 SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo zu".split()
@@ -50,18 +50,7 @@ def documents(count: int, seed: int) -> tuple[list[str], set[int]]:
 
 def ours(texts: list[str]) -> set[int]:
     """Propose with rensa's signatures in bands, verify exactly."""
-    signed = signatures(texts)
-    hashes = bands(signed, np.zeros(len(texts), dtype=np.uint64))
-    rows = np.arange(len(texts))
-    found = redundant(
-        rows,
-        rows,
-        lambda band: hashes[:, band],
-        signed.astype(np.uint8),
-        lambda wanted: {int(row): texts[row] for row in wanted},
-        BOUND,
-    )
-    return set(found.tolist())
+    return near_duplicates(texts, BOUND)
 
 
 def with_datasketch(texts: list[str]) -> set[int]:

@@ -9,28 +9,12 @@ from hypothesis import strategies as st
 from selection_samples import call, intent, recipe, run_select, sentences
 
 from pocketloop.data.select.keys import shingles, words
-from pocketloop.data.select.near import bands, redundant, signatures
+from pocketloop.data.select.near import near_duplicates
 
 
 def jaccard(one: str, other: str) -> float:
     a, b = shingles(one), shingles(other)
     return len(a & b) / len(a | b)
-
-
-def near(texts: list[str], bound: float) -> set[int]:
-    """Places of the texts that are near duplicates of an earlier one."""
-    signed = signatures(texts)
-    hashes = bands(signed, np.zeros(len(texts), dtype=np.uint64))
-    rows = np.arange(len(texts))
-    found = redundant(
-        rows,
-        rows,
-        lambda band: hashes[:, band],
-        signed.astype(np.uint8),
-        lambda wanted: {int(row): texts[row] for row in wanted},
-        bound,
-    )
-    return set(found.tolist())
 
 
 def similarities(texts: list[str]) -> scipy.sparse.csr_matrix:
@@ -81,7 +65,7 @@ def test_near_duplicates_are_those_that_comparing_all_with_all_finds(
     corpus: tuple[list[str], scipy.sparse.csr_matrix], bound: float, missed: float
 ) -> None:
     texts, alike = corpus
-    expected, found = brute_force(alike, bound), near(texts, bound)
+    expected, found = brute_force(alike, bound), near_duplicates(texts, bound)
     assert len(texts) > 3000 and len(expected) > 200
     assert len(expected - found) <= missed * len(expected)
     stays = np.array(sorted(set(range(len(texts))) - found))
@@ -91,7 +75,7 @@ def test_near_duplicates_are_those_that_comparing_all_with_all_finds(
 
 @given(st.lists(st.text("abcd ", max_size=30), max_size=25), st.sampled_from([0.5, 0.7, 0.9, 1.0]))
 def test_nothing_is_dropped_without_a_neighbour_that_stays(texts: list[str], bound: float) -> None:
-    dropped = near(texts, bound)
+    dropped = near_duplicates(texts, bound)
     stays = [text for at, text in enumerate(texts) if at not in dropped]
     for at in dropped:
         assert any(jaccard(texts[at], text) >= bound for text in stays)
@@ -101,7 +85,7 @@ def test_nothing_is_dropped_without_a_neighbour_that_stays(texts: list[str], bou
 
 def test_a_crowd_of_like_texts_is_thinned_without_comparing_all_with_all() -> None:
     texts = [f"{'the very same long sentence that everybody says every day ' * 4}{n:04d}" for n in range(3000)]
-    assert len(near(texts, 0.9)) > 2950
+    assert len(near_duplicates(texts, 0.9)) > 2950
 
 
 def test_prompts_of_two_or_three_words_do_not_collapse_into_each_other(tmp_path: Path) -> None:

@@ -45,6 +45,22 @@ def bands(signed: npt.NDArray[np.uint32], alike: Numbers) -> Numbers:
     return mixed
 
 
+def near_duplicates(texts: list[str], bound: float) -> set[int]:
+    """Places of the texts that are near duplicates of one before them; all in memory, where there is no table."""
+    signed = signatures(texts)
+    hashes = bands(signed, np.zeros(len(texts), dtype=np.uint64))
+    rows = np.arange(len(texts))
+    found = redundant(
+        rows,
+        rows,
+        lambda band: hashes[:, band],
+        signed.astype(np.uint8),
+        lambda wanted: {int(row): texts[row] for row in wanted},
+        bound,
+    )
+    return set(found.tolist())
+
+
 def redundant(
     candidates: Rows,
     position: Rows,
