@@ -50,23 +50,31 @@ Check = Annotated[SaysOneOf | SaysNoneOf | EndsWithNumber | InOrder, Field(discr
 """Something that a program can verify of a right answer, whatever its words."""
 
 
-class Example(BaseModel):
-    """A conversation that ends with the assistant's right answer.
+class _Learnt(BaseModel):
+    """What a release says of everything it offers to learn from.
 
     `group` is the pseudonym that a split never cuts through (a user's events share one); `event_ids` lead back to
-    the log and are empty for imported example files. An intent's answer is the label as the last turn's content; a
-    function call's is the last turn's `tool_calls`; a chat's is text, calls or both. `role` is which of the recipe's
-    `prompt.roles` answers; empty for an adapter with one role only. Every right answer to a chat passes `checks`.
+    the log and are empty for imported example files. `role` is which of the recipe's `prompt.roles` answers; empty for
+    an adapter with one role only.
     """
 
     model_config = ConfigDict(extra="forbid")
 
-    example_id: str
     task: Task
     source: str
     group: str
     event_ids: list[str] = Field(default_factory=list)
     role: str = ""
+
+
+class Example(_Learnt):
+    """A conversation that ends with the assistant's right answer.
+
+    An intent's answer is the label as the last turn's content; a function call's is the last turn's `tool_calls`; a
+    chat's is text, calls or both. Every right answer to a chat passes `checks`.
+    """
+
+    example_id: str
     messages: list[Message] = Field(min_length=2)
     checks: list[Check] = Field(default_factory=list)
 
@@ -85,6 +93,21 @@ class Example(BaseModel):
     def answer(self) -> Message:
         """The last turn."""
         return self.messages[-1]
+
+    def in_role(self, role: str) -> "Example":
+        """The same example, to be answered in `role`; its id follows, and its group where that is the id."""
+        if role == self.role:
+            return self
+        group = "" if self.group == self.example_id else self.group
+        return make_example(
+            self.task,
+            self.messages,
+            source=self.source,
+            group=group,
+            event_ids=self.event_ids,
+            role=role,
+            checks=self.checks,
+        )
 
 
 def make_example(
@@ -112,38 +135,24 @@ def make_example(
     )
 
 
-class PreferencePair(BaseModel):
+class PreferencePair(_Learnt):
     """Two answers to one prompt, and which is better: what DPO, ORPO and reward models learn from.
 
     `reason`: the person corrected the answer; two people's thumbs differ on answers to the same prompt; or the judge
-    ranked samples of the current adapter. `group`, `event_ids` and `role` as in `Example`.
+    ranked samples of the current adapter.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     pair_id: str
-    task: Task
-    source: str
-    group: str
-    event_ids: list[str] = Field(default_factory=list)
-    role: str = ""
     prompt: list[Message] = Field(min_length=1)
     chosen: Message
     rejected: Message
     reason: Literal["correction", "thumbs", "judge"]
 
 
-class RatedAnswer(BaseModel):
+class RatedAnswer(_Learnt):
     """A conversation whose last turn one person found good or bad: unpaired feedback, as KTO takes it."""
 
-    model_config = ConfigDict(extra="forbid")
-
     rated_id: str
-    task: Task
-    source: str
-    group: str
-    event_ids: list[str] = Field(default_factory=list)
-    role: str = ""
     messages: list[Message] = Field(min_length=2)
     desirable: bool
 
