@@ -97,11 +97,11 @@ class RewardConfig(Schedule):
     learning_rate: float = Field(default=1e-4, gt=0)
 
 
-class _Online(Schedule):
+class OnlineConfig(Schedule):
     """Stages that learn from their own answers, drawn at `temperature` with at most `max_new_tokens` tokens.
 
     `prompts` of the training split are used at most. The stage ends before the mean divergence from the adapter before
-    it (nats a answer) passes `max_kl`.
+    it (nats an answer) passes `max_kl`.
     """
 
     learning_rate: float = Field(default=2e-5, gt=0)
@@ -111,7 +111,7 @@ class _Online(Schedule):
     max_kl: float = Field(default=10.0, gt=0)
 
 
-class PpoConfig(_Online):
+class PpoConfig(OnlineConfig):
     """Proximal policy optimization (Schulman et al., 2017; Ouyang et al., 2022) against the reward model before it.
 
     `kl` is the price of a nat of divergence from the adapter before this stage.
@@ -122,7 +122,7 @@ class PpoConfig(_Online):
     clip: float = Field(default=0.2, gt=0)
 
 
-class GroupConfig(_Online):
+class GroupConfig(OnlineConfig):
     """GRPO (Shao et al., 2024) or RLOO (Ahmadian et al., 2024): `samples` answers to each prompt are compared.
 
     `reward`: `verifier` checks the answer against the right one (calls, labels); `judge` asks `label.llm` (RLAIF);
@@ -132,6 +132,12 @@ class GroupConfig(_Online):
     reward: Literal["verifier", "judge", "model"] = "verifier"
     samples: int = Field(default=8, ge=2)
     beta: float = Field(default=0.02, ge=0)
+
+    @model_validator(mode="after")
+    def _steps_over_whole_groups(self) -> "GroupConfig":
+        if self.batch_size % self.samples:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of samples {self.samples}")
+        return self
 
 
 class DistillConfig(Schedule):
