@@ -177,17 +177,18 @@ class FunctionRow(BaseModel):
 
 
 class ChatRow(BaseModel):
-    """A line of the seeds' multi-turn files."""
+    """A line of the seeds' multi-turn files, perhaps with what can be verified of the answer."""
 
     model_config = ConfigDict(extra="ignore")
 
     messages: list[Message] = Field(min_length=2)
+    checks: list[Check] = Field(default_factory=list)
 
 
 def example_from_row(row: IntentRow | FunctionRow | ChatRow, *, source: str) -> Example:
     """Turn one line of an example file into an `Example`."""
     if isinstance(row, ChatRow):
-        return make_example("chat", row.messages, source=source)
+        return make_example("chat", row.messages, source=source, checks=row.checks)
     user = Message(role="user", content=row.input)
     if isinstance(row, IntentRow):
         return make_example("intent", [user, Message(role="assistant", content=row.output)], source=source)

@@ -120,7 +120,7 @@ def _collect_examples(recipe: Recipe, log: Path, path: Path, tally: _Tally, quar
         for source in recipe.data.sources:
             if isinstance(source, ExamplesSource):
                 before = count
-                for row in stream_examples(source.uri, recipe.task, forgotten):
+                for row in stream_examples(source.uri, recipe.task, forgotten, role=source.role or ""):
                     if isinstance(row, Quarantined):
                         tally.left_out[row.reason] += 1
                         _write(quarantine, row)

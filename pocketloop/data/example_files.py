@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pocketloop.contracts.errors import DataError
-from pocketloop.contracts.events import InteractionEvent, Message, Quarantined
+from pocketloop.contracts.events import InteractionEvent, Quarantined
 from pocketloop.contracts.examples import (
     ChatRow,
     Example,
@@ -53,11 +53,11 @@ class ExamplesImport(BaseModel):
     quarantine: list[Quarantined]
 
 
-def read_examples(uri: str, task: Task) -> tuple[list[Example], list[Quarantined]]:
+def read_examples(uri: str, task: Task, role: str = "") -> tuple[list[Example], list[Quarantined]]:
     """All examples behind `uri` and the lines that were refused, as `stream_examples` gives them one by one."""
     examples: list[Example] = []
     refused: list[Quarantined] = []
-    for found in stream_examples(uri, task):
+    for found in stream_examples(uri, task, role=role):
         if isinstance(found, Example):
             examples.append(found)
         else:
@@ -65,8 +65,12 @@ def read_examples(uri: str, task: Task) -> tuple[list[Example], list[Quarantined
     return examples, refused
 
 
-def stream_examples(uri: str, task: Task, forgotten: Collection[str] = ()) -> Iterator[Example | Quarantined]:
+def stream_examples(
+    uri: str, task: Task, forgotten: Collection[str] = (), *, role: str = ""
+) -> Iterator[Example | Quarantined]:
     """Read an example file, or generate a set such as `demo://functions?split=train&n=500&seed=1`, line by line.
+
+    The examples are to be answered in `role`. Labels and calls serve as answers of a chat, too.
 
     A file's format is told line by line, by its keys. Interaction events serve as examples of a chat where consent
     allows it, unless the digest of their device is in `forgotten`. A relative path is seen from the working folder,
@@ -75,9 +79,12 @@ def stream_examples(uri: str, task: Task, forgotten: Collection[str] = ()) -> It
     Raises:
         DataError: there is no such file or set, or (at its end) no line of it is an example of `task`.
     """
-    if uri.startswith("demo://"):
-        yield from _demo(uri, task)
-        return
+    found_here = _demo(uri, task) if uri.startswith("demo://") else _lines(uri, task, forgotten)
+    for found in found_here:
+        yield found.in_role(role) if isinstance(found, Example) else found
+
+
+def _lines(uri: str, task: Task, forgotten: Collection[str]) -> Iterator[Example | Quarantined]:
     path = _find(uri)
     first: Quarantined | None = None
     examples = 0
@@ -166,15 +173,19 @@ def _demo(uri: str, task: Task) -> Iterator[Example]:
         raise DataError(f"{uri}: n and seed are whole numbers") from None
     if options["split"] not in ("train", "heldout") or size < 1:
         raise DataError(f"{uri}: split is train or heldout, and n is at least 1")
-    from pocketloop.data.demo import demo_examples
+    from pocketloop.data.demo import SHAPES, Split, demo_examples, demo_shape
 
-    rows = demo_examples(cast(Any, parts.netloc), cast(Any, options["split"]), size, seed)
-    source = f"demo://{parts.netloc}?split={options['split']}"
-    for row in rows:
-        example = example_from_row(row, source=source)
-        if example.task != task:
+    split = cast(Split, options["split"])
+    source = f"demo://{parts.netloc}?split={split}"
+    if parts.netloc in SHAPES:
+        made = (row.example(source) for row in demo_shape(parts.netloc, split, size, seed))
+    else:
+        rows = demo_examples(cast(Any, parts.netloc), split, size, seed)
+        made = (example_from_row(row, source=source) for row in rows)
+    for example in made:
+        if task not in (example.task, "chat"):
             raise DataError(f"{uri}: holds {example.task} examples, but the task is {task}")
-        yield example
+        yield example if example.task == task else make_example(task, example.messages, source=source)
 
 
 def _read(raw: HashingReader, name: str, task: Task, forgotten: Collection[str]) -> Iterator[Example | Quarantined]:
@@ -205,15 +216,14 @@ def _example(line: RawLine, name: str, task: Task, forgotten: Collection[str]) -
                 raise Refused("forgotten")
             return _from_event(event, name, task)
         if kind == "multi-turn":
-            return _from_messages(ChatRow.model_validate(value).messages, name, task)
+            return _from_messages(ChatRow.model_validate(value), name, task)
         if kind == "function" and task == "function_call":
             return example_from_row(FunctionRow.model_validate(value), source=name)
         if kind == "intent" and task == "intent":
             return example_from_row(IntentRow.model_validate(value), source=name)
-        if kind == "intent" and task == "chat":
-            row = IntentRow.model_validate(value)
-            said = [Message(role="user", content=row.input), Message(role="assistant", content=row.output)]
-            return make_example("chat", said, source=name)
+        if task == "chat" and kind in ("intent", "function"):
+            row = (IntentRow if kind == "intent" else FunctionRow).model_validate(value)
+            return make_example("chat", example_from_row(row, source=name).messages, source=name)
     except ValidationError as error:
         raise Refused("schema", explain_validation(error)) from None
     article = "an" if kind[0] in "aeiou" else "a"
@@ -222,15 +232,15 @@ def _example(line: RawLine, name: str, task: Task, forgotten: Collection[str]) -
     )
 
 
-def _from_messages(messages: list[Message], name: str, task: Task) -> Example:
+def _from_messages(row: ChatRow, name: str, task: Task) -> Example:
     if task == "intent":
         raise Refused("format", "a multi-turn line, but the task is intent")
-    said = up_to_answer(task, messages)
+    said = up_to_answer(task, row.messages)
     if said is None:
         raise Refused("no answer", "no assistant turn follows a user's")
     if task == "function_call" and not said[-1].tool_calls:
         raise Refused("no answer", "no turn calls a function")
-    return make_example(task, said, source=name)
+    return make_example(task, said, source=name, checks=row.checks)
 
 
 def _from_event(event: InteractionEvent, name: str, task: Task) -> Example:

@@ -14,6 +14,7 @@ from pocketloop.contracts.events import Conversation, Message, with_system
 from pocketloop.contracts.examples import Example
 from pocketloop.contracts.recipe import Catalogue, Recipe
 from pocketloop.tasks.answers import read_calls, same_calls, write_answer
+from pocketloop.tasks.verify import passes
 
 Scores = dict[str, float]
 
@@ -69,7 +70,10 @@ class TaskSpec:
         return list(_METRICS[self.name])
 
     def score(self, text: str, example: Example) -> Scores:
-        """Score one answer, each metric in [0, 1] (1 is right)."""
+        """Score one answer, each metric in [0, 1] (1 is right).
+
+        `chat_right` asks for the right calls and for every check of the example: it says little where there is neither.
+        """
         return _SCORERS[self.name](text, example, self.catalogue)
 
     def label_of(self, text: str) -> str:
@@ -111,8 +115,10 @@ def _is_declared(name: str, catalogue: Catalogue | None) -> bool:
 def _score_chat(text: str, example: Example, catalogue: Catalogue | None) -> Scores:
     parsed = read_calls(text)
     words, calls = parsed if parsed else (text, [])
+    called = parsed is not None and same_calls(calls, example.answer.tool_calls)
     return {
-        "chat_call": float(parsed is not None and same_calls(calls, example.answer.tool_calls)),
+        "chat_right": float(called and bool(words or calls) and all(passes(check, words) for check in example.checks)),
+        "chat_call": float(called),
         "chat_token_f1": token_f1(words, example.answer.content),
         "chat_nonempty": float(bool(words or calls)),
     }
@@ -133,7 +139,7 @@ def token_f1(answer: str, reference: str) -> float:
 _METRICS: dict[str, tuple[str, ...]] = {
     "intent": ("intent_accuracy",),
     "function_call": ("function_exact", "function_name", "function_valid"),
-    "chat": ("chat_token_f1", "chat_call", "chat_nonempty"),
+    "chat": ("chat_token_f1", "chat_right", "chat_call", "chat_nonempty"),
 }
 _SCORERS: dict[str, Callable[[str, Example, Catalogue | None], Scores]] = {
     "intent": _score_intent,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pocketloop.contracts.errors import DataError
+from pocketloop.contracts.examples import EndsWithNumber, Example
 from pocketloop.contracts.home import Home
 from pocketloop.data.example_files import (
     MOST_REFUSED,
@@ -117,8 +118,8 @@ def test_a_large_file_is_read_line_by_line(tmp_path: Path) -> None:
         tracemalloc.stop()
         assert found == take
     assert peaks[1] < peaks[0] + 200_000
-    with pytest.raises(DataError, match="no chat example"):
-        list(stream_examples(write(tmp_path / "f.jsonl", CALL), "chat"))
+    with pytest.raises(DataError, match="no intent example"):
+        list(stream_examples(write(tmp_path / "f.jsonl", CALL), "intent"))
 
 
 def test_only_the_first_refused_lines_of_an_import_are_listed_but_all_are_counted(tmp_path: Path, home: Path) -> None:
@@ -158,3 +159,11 @@ def test_a_generated_set_is_the_same_for_the_same_seed() -> None:
 def test_the_public_files_are_read_whole(shared_data: Path, file: str, task: Any, rows: int) -> None:
     examples, refused = read_examples(str(shared_data / file), task)
     assert (len(examples), refused) == (rows, [])
+
+
+def test_a_chat_line_may_carry_the_checks_that_its_answer_passes(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "1 + 1"}, {"role": "assistant", "content": "1 + 1 = 2"}]
+    line = {"messages": turns, "checks": [{"kind": "number", "value": 2}]}
+    (example,) = stream_examples(write(tmp_path / "c.jsonl", line), "chat", role="math")
+    assert isinstance(example, Example)
+    assert example.role == "math" and example.checks == [EndsWithNumber(value=2)]
