@@ -14,6 +14,7 @@ from pocketloop.models.bases import base_folder, load_base
 from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training.adalora import fold, is_adalora
 from pocketloop.training.adapters import hide_quantization, new_adapter, open_adapter, save_adapter
+from pocketloop.training.group import train_group
 from pocketloop.training.hardware import computes_in_bfloat16, quiet_libraries, use_cores
 from pocketloop.training.progress import OnProgress, Progress, print_progress
 from pocketloop.training.reward import train_reward
@@ -22,6 +23,8 @@ from pocketloop.training.stage import Judge, Split, StageRun, TrainingData
 
 STAGES: dict[StageName, Callable[[StageRun], StageTraining]] = {
     "sft": train_sft,
+    "grpo": train_group,
+    "rloo": train_group,
     "reward": train_reward,
 }
 
