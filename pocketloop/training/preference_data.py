@@ -27,6 +27,11 @@ class EncodedPair:
         """Tokens of the prompt with the longer answer."""
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
+    @property
+    def row_length(self) -> int:
+        """Tokens of the prompt with both answers."""
+        return len(self.prompt_ids) + len(self.chosen_ids) + len(self.rejected_ids)
+
 
 @dataclass(frozen=True)
 class EncodedRating:
