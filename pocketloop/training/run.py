@@ -14,8 +14,8 @@ from pocketloop.models.bases import base_folder, load_base
 from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training.adalora import fold, is_adalora
 from pocketloop.training.adapters import hide_quantization, new_adapter, open_adapter, save_adapter
-from pocketloop.training.group import train_group
 from pocketloop.training.dpo import train_dpo
+from pocketloop.training.group import train_group
 from pocketloop.training.hardware import computes_in_bfloat16, quiet_libraries, use_cores
 from pocketloop.training.progress import OnProgress, Progress, print_progress
 from pocketloop.training.reward import train_reward
