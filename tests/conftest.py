@@ -1,4 +1,5 @@
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A ZenML store of this process's own, set before anything imports ZenML, which reads the variable once."""
+    folder = tempfile.TemporaryDirectory(prefix="zenml-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["ZENML_CONFIG_PATH"] = folder.name
+    os.environ["ZENML_LOGGING_VERBOSITY"] = "ERROR"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # ZenML names a step's code by its place under the main module's folder, and a worker's main module has none.
+        from zenml.utils import source_utils
+
+        source_utils.set_custom_source_root(str(Path(__file__).resolve().parents[1]))
+
+
 _ONE_WORKER = {"pipelines", "review"}
 """Folders whose tests share a home, or a server, that takes minutes to make."""
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what shares a fixture on one worker; the longest chain of tests starts first."""
     items.sort(key=lambda item: item.path.parent.name != "pipelines")
@@ -46,9 +61,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def zenml_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ZenML store of the session's own; ZenML reads the variable once, at its first import."""
-    folder = tmp_path_factory.mktemp("zenml")
-    os.environ["ZENML_CONFIG_PATH"] = str(folder)
-    os.environ["ZENML_LOGGING_VERBOSITY"] = "ERROR"
-    return folder
+def zenml_home() -> Path:
+    """The folder of this process's ZenML store."""
+    return Path(os.environ["ZENML_CONFIG_PATH"])
