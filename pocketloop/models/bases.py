@@ -57,6 +57,9 @@ def load_base(config: BaseConfig, dtype: str | None = None, *, four_bit: bool = 
         attn_implementation="sdpa",
         **(_four_bits(computed) if four_bit else {}),
     )
+    for layer in model.modules():
+        if hasattr(layer, "support_avx512bf16_for_cpu"):
+            layer.support_avx512bf16_for_cpu = False  # or the first evaluation would pack, and round, the weights anew
     found = model.config.get_text_config().model_type.removesuffix("_text")
     if found != config.architecture:
         raise ModelError(f"base {config.base}: {folder} holds {found}, the configuration says {config.architecture}")

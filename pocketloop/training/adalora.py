@@ -15,23 +15,33 @@ _ALLOCATIONS = 100
 _UNKNOWN_STEPS = 1 << 40
 
 
-def adalora_settings(lora: LoraConfig) -> Any:
-    """peft's configuration; the schedule is set when the number of steps is known."""
-    from peft import AdaLoraConfig
+def new_adalora(model: Any, lora: LoraConfig) -> Any:
+    """A peft model over `model` whose modules all have the rank to begin with and change nothing yet.
+
+    The schedule of the ranks is set when the number of steps is known.
+    """
+    from peft import AdaLoraConfig, get_peft_model
 
     start = start_rank(lora)
     # peft scales by alpha / start; `rank_stabilized` asks for alpha / sqrt(start)
     alpha = lora.alpha * start**0.5 if lora.rank_stabilized else lora.alpha
-    return AdaLoraConfig(
-        init_r=start,
-        target_r=lora.r,
-        lora_alpha=alpha,
-        lora_dropout=lora.dropout,
-        target_modules=lora.targets,
-        orth_reg_weight=lora.adalora.orthogonality,
-        total_step=_UNKNOWN_STEPS,
-        task_type="CAUSAL_LM",
+    made = get_peft_model(
+        model,
+        AdaLoraConfig(
+            init_r=start,
+            target_r=lora.r,
+            lora_alpha=alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.targets,
+            orth_reg_weight=lora.adalora.orthogonality,
+            total_step=_UNKNOWN_STEPS,
+            task_type="CAUSAL_LM",
+        ),
     )
+    for name, parameter in made.named_parameters():
+        if ".ranknum." in name:
+            parameter.requires_grad = False  # peft counts with it, does not save it, and yet would train it
+    return made
 
 
 def start_rank(lora: LoraConfig) -> int:
@@ -158,7 +168,7 @@ def fold(model: Any) -> tuple[Any, dict[str, int]]:
         if ranks[name]:
             scaled = layer.lora_A[ADAPTER].detach() * layer.lora_E[ADAPTER].detach()
             factors[name] = scaled[kept].clone(), layer.lora_B[ADAPTER].detach()[:, kept].clone()
-            alphas[name] = float(layer.scaling[ADAPTER] / (layer.ranknum[ADAPTER] + 1e-5)) * ranks[name]
+            alphas[name] = float(layer.scaling[ADAPTER] / (layer.ranknum[ADAPTER].detach() + 1e-5)) * ranks[name]
     folded = get_peft_model(
         model.unload(),
         PeftLora(

@@ -24,11 +24,11 @@ def new_adapter(model: Any, lora: LoraConfig) -> Any:
     from peft import LoraConfig as PeftLora
     from peft import get_peft_model
 
-    from pocketloop.training.adalora import adalora_settings
+    from pocketloop.training.adalora import new_adalora
 
     check_targets(model, lora.targets)
     if lora.method == "adalora":
-        return get_peft_model(model, adalora_settings(lora))
+        return new_adalora(model, lora)
     return get_peft_model(
         model,
         PeftLora(
@@ -67,7 +67,10 @@ def open_adapter(model: Any, folder: Path) -> Any:
     """A peft model over `model` with the adapter in `folder`, to be trained on."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    opened = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    # the folder names the base without a path, and peft would look for that name on the hub whenever it saves
+    opened.peft_config[ADAPTER].base_model_name_or_path = model.name_or_path
+    return opened
 
 
 def save_adapter(model: Any, out: Path, base: str) -> None:

@@ -42,7 +42,7 @@ class StageState:
 
 
 class Termination:
-    """Whether the machine asked this process to end (SIGTERM, as to a preempted node); a second time ends it at once."""
+    """Whether this process was asked to end (SIGTERM, as a preempted node is); asked again, it ends at once."""
 
     def __init__(self) -> None:
         self.asked = False

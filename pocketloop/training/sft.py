@@ -1,6 +1,5 @@
 """Supervised fine-tuning: trl's SFTTrainer with the loss on the answers alone."""
 
-
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.examples import Example
 from pocketloop.contracts.reports import StageTraining

@@ -1,0 +1,189 @@
+"""Real processes are killed in the middle of training, and run again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tinymodels import save_tiny_model
+from training_runs import examples, settings, tiny_base, train
+
+from pocketloop.contracts.files import sha256_tree
+from pocketloop.contracts.recipe import BaseConfig
+from pocketloop.contracts.training import Checkpoints, TrainConfig
+from pocketloop.training.checkpoints import latest_checkpoint
+from pocketloop.training.progress import Progress
+from pocketloop.training.selection import evaluates_after
+
+HERE = Path(__file__).resolve().parent
+_RUN = """
+import sys
+from pathlib import Path
+from pocketloop.contracts.errors import PocketloopError
+from pocketloop.contracts.recipe import BaseConfig
+from pocketloop.contracts.training import TrainConfig
+from training_runs import train
+
+base, training, out = BaseConfig.model_validate_json(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+try:
+    train(base, out, TrainConfig.model_validate_json(training), every_seconds=0)
+except PocketloopError as error:
+    print(error, flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> BaseConfig:
+    return tiny_base(tmp_path_factory.mktemp("bases") / "llama", "llama")
+
+
+def two_stages() -> TrainConfig:
+    """Dropout, so that random numbers matter, and held-out data scored in the middle of epochs, too."""
+    stage = {"learning_rate": 2e-3, "batch_size": 8, "max_length": 64, "evaluations": 2}
+    return TrainConfig.model_validate(
+        {
+            "lora": {"r": 4, "alpha": 8, "dropout": 0.3},
+            "stages": [{"sft": {**stage, "epochs": 1}}, {"sft": {**stage, "epochs": 3}}],
+            "checkpoints": {"every_seconds": 0.0, "keep": 2},
+            "seed": 3,
+        }
+    )
+
+
+def run_apart(base: BaseConfig, training: TrainConfig, out: Path) -> subprocess.Popen[str]:
+    paths = os.pathsep.join([str(HERE), str(HERE.parent)])
+    arguments = [sys.executable, "-c", _RUN, base.model_dump_json(), training.model_dump_json(), str(out)]
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdout is not None
+    for said in process.stdout:
+        if line in said:
+            return
+    raise AssertionError(f"the run ended before it said {line!r}")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(base: BaseConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "adapter"
+    train(base, out, two_stages())
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "line"), [(signal.SIGKILL, "step 3/4"), (signal.SIGTERM, "step 7/12")])
+def test_a_killed_run_goes_on_to_the_weights_of_one_that_was_not(
+    base: BaseConfig, uninterrupted: Path, tmp_path: Path, number: signal.Signals, line: str
+) -> None:
+    training = two_stages()
+    out = tmp_path / "adapter"
+    run = run_apart(base, training, out)
+    wait_for(run, line)  # SIGKILL in the first stage, SIGTERM in the second
+    run.send_signal(number)
+    said = run.communicate()[0]
+    assert run.returncode == (-9 if number == signal.SIGKILL else 143)
+    assert number == signal.SIGKILL or "run the same again, and training goes on from there" in said
+    work = tmp_path / "adapter-work"
+    assert not out.exists()
+    assert 1 <= len(list(work.glob("*/checkpoints/checkpoint-*/state.json"))) <= training.checkpoints.keep + 1
+    notes: list[str] = []
+    train(base, out, training, on_progress=lambda progress: notes.append(str(progress)), every_seconds=0)
+    assert sum("going on at step" in note for note in notes) == 1
+    assert ("train.stages.0.sft: finished before, kept" in notes) == (number == signal.SIGTERM)
+    assert sha256_tree(out) == sha256_tree(uninterrupted)
+    for stage in ("0-sft", "1-sft"):
+        before = uninterrupted.with_name("adapter-work")
+        ours, theirs = (json.loads((folder / stage / "report.json").read_text()) for folder in (work, before))
+        assert ours["curves"]["validation_loss"] == theirs["curves"]["validation_loss"]
+        for counted in ("steps", "tokens", "examples", "best_step"):
+            assert ours[counted] == theirs[counted]
+
+
+def interrupted(base: BaseConfig, out: Path, training: TrainConfig, step: int, **more: Any) -> None:
+    """Train up to `step`, in this process, as if it ended there."""
+
+    class Ended(Exception):
+        pass
+
+    def end(progress: Progress) -> None:
+        if progress.step >= step:
+            raise Ended
+
+    with pytest.raises(Ended):
+        train(base, out, training, on_progress=end, every_seconds=0, **more)
+
+
+def often(training: TrainConfig) -> TrainConfig:
+    return training.model_copy(update={"checkpoints": Checkpoints(every_seconds=0)})
+
+
+@pytest.mark.parametrize("method", ["adalora", "dora", "qlora"])
+def test_every_kind_of_adapter_goes_on_where_it_stood(base: BaseConfig, tmp_path: Path, method: str) -> None:
+    training = often(settings({"method": method, "r": 2, "dropout": 0.2}, epochs=4))
+    whole = train(base, tmp_path / "whole", training)
+    interrupted(base, tmp_path / "again", training, 10)
+    notes: list[str] = []
+    again = train(base, tmp_path / "again", training, on_progress=lambda progress: notes.append(str(progress)))
+    assert notes[0].startswith("train.stages.0.sft: going on at step ")
+    assert sha256_tree(tmp_path / "again") == sha256_tree(tmp_path / "whole")
+    assert (again.ranks, again.tokens) == (whole.ranks, whole.tokens)
+
+
+def test_a_checkpoint_that_a_kill_left_half_written_is_never_used(tmp_path: Path) -> None:
+    for step, whole in [(5, True), (12, True), (20, False)]:
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_bytes(b"weights")
+        if whole:
+            (folder / "state.json").write_text("{}")
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-12"
+    assert not (tmp_path / "checkpoint-20").exists()
+    assert latest_checkpoint(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("change", ["data", "recipe", "base"])
+def test_what_another_input_left_in_the_work_folder_is_not_gone_on_from(
+    base: BaseConfig, tmp_path: Path, change: str
+) -> None:
+    training = often(settings(epochs=1))
+    interrupted(base, tmp_path / "adapter", training, 2)
+    other = training.model_copy(update={"seed": 5}) if change == "recipe" else training
+    folder = save_tiny_model(tmp_path / "other", "llama", layers=2, seed=1)
+    changed = base.model_copy(update={"source": str(folder)}) if change == "base" else base
+    count = 24 if change == "data" else 32
+    said: list[str] = []
+    train(changed, tmp_path / "adapter", other, count, on_progress=lambda progress: said.append(str(progress)))
+    assert not any("going on" in line for line in said)
+    train(changed, tmp_path / "fresh", other, count)
+    assert sha256_tree(tmp_path / "adapter") == sha256_tree(tmp_path / "fresh")
+
+
+def test_how_often_states_are_saved_changes_nothing_and_what_lies_around_is_bounded(
+    base: BaseConfig, tmp_path: Path
+) -> None:
+    training = settings(epochs=1)
+    train(base, tmp_path / "seldom", training)
+    train(base, tmp_path / "often", often(training))
+    assert sha256_tree(tmp_path / "seldom") == sha256_tree(tmp_path / "often")
+    assert not list((tmp_path / "often-work").glob("*/checkpoints"))
+
+
+def test_held_out_data_is_scored_evenly_and_at_the_end() -> None:
+    scored = [step for step in range(1, 26) if evaluates_after(step, 25, 10, 3)]
+    assert scored == [4, 7, 10, 14, 17, 20, 24, 25]
+    assert [step for step in range(1, 4) if evaluates_after(step, 3, 3, 50)] == [1, 2, 3]
+
+
+def test_nothing_but_the_weights_and_their_config_leaves_the_work_folder(base: BaseConfig, tmp_path: Path) -> None:
+    interrupted(base, tmp_path / "adapter", often(settings(epochs=1)), 3)
+    (checkpoint, *_) = (tmp_path / "adapter-work").glob("0-sft/checkpoints/checkpoint-*")
+    assert not (checkpoint / "training_args.bin").exists()
+    assert not (tmp_path / "adapter").exists()
+    assert len(examples(4)) == 4
