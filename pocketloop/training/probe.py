@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,19 @@ def this_machine(shape: BaseShape, cache: Path | None = None) -> Device:
     Throughput is measured: LoRA trained on random blocks of this shape for a second or so, so that
     `utilisation` is 1 and its `tflops` are what training reaches.
     """
-    kept = cache / f"{_key(shape)}.json" if cache else None
-    if kept and kept.is_file():
-        speed = json.loads(kept.read_text(encoding="utf-8"))
-    else:
-        speed = measure_speed(shape)
-        if kept:
-            write_json(kept, speed)
+    known = known_machine(shape, cache) if cache else None
+    if known:
+        return known
+    speed = measure_speed(shape)
+    if cache:
+        write_json(cache / f"{_key(shape)}.json", speed)
     return _device(speed)
+
+
+def known_machine(shape: BaseShape, cache: Path) -> Device | None:
+    """The same where this machine's speed was measured before, without torch."""
+    kept = cache / f"{_key(shape)}.json"
+    return _device(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None
 
 
 def memory_device() -> Device:
@@ -84,8 +90,6 @@ def measure_speed(shape: BaseShape) -> dict[str, Any]:
                 if gpu:
                     torch.cuda.synchronize()
                 best = min(best, time.perf_counter() - started)
-    from dataclasses import replace
-
     measured = replace(shape, layers=_BLOCKS)
     flops = training_flops(measured, lora, _ROWS * _LENGTH, 0, _LENGTH) / best
     return {"half": half, "flops": flops, "gpu": gpu}
