@@ -1,0 +1,297 @@
+"""The experiments of `methods.py`: each trains as a recipe would say it and measures held out."""
+
+from collections import defaultdict
+from typing import Any
+
+from methods_findings import Claim, Finding, Row, average, column, compare, exceeds, win_rate
+from methods_lab import Lab, Trained, own_mistakes, own_ratings, recipe_section
+
+from pocketloop.contracts.reports import Estimate
+from pocketloop.training.mixing import replayed
+from pocketloop.training.stage import Split
+
+NOTHING_LOST = 0.03
+"""A loss of function scores that counts as none."""
+
+SFT = {"sft": {"epochs": 3, "learning_rate": 6e-3, "batch_size": 16}}
+INTENT_SFT = {"sft": {"epochs": 2, "learning_rate": 3e-3, "batch_size": 16}}
+
+
+class Preferences:
+    """The SFT start on `functions`, and what its own answers give: pairs and ratings, to learn from and held out."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab = lab
+        self.start = lab.train("start", recipe_section(SFT), Split(lab.labelled))
+        drawn = lab.kept(
+            "answers", ["train", lab.digest_of(self.start)], lambda: lab.answers(self.start, lab.prompts, 2)
+        )
+        self.pairs = own_mistakes(lab.prompts, drawn, lab.task) + lab.corrections
+        self.rated = own_ratings(lab.prompts, drawn, lab.task)
+        drawn = lab.kept(
+            "answers", ["held out", lab.digest_of(self.start)], lambda: lab.answers(self.start, lab.held_out, 3)
+        )
+        self.held_out = own_mistakes(lab.held_out, drawn, lab.task)
+
+    def rows(self, after: dict[str, Trained]) -> tuple[list[Row], dict[str, Any]]:
+        """Figures of the start and of each adapter trained from it, and their measurements for claims."""
+        rows, measured = [], {}
+        for name, trained in {"SFT start": self.start, **after}.items():
+            greedy = self.lab.greedy(trained)
+            sampled = self.lab.sampled(trained, self.start)
+            prefers = self.lab.prefers(trained, self.held_out)
+            measured[name] = {
+                "exact": column(greedy, "function_exact"),
+                "greedy reward": column(greedy, "reward"),
+                "reward": [one.reward for one in sampled],
+                "prefers": prefers,
+            }
+            figures: dict[str, Estimate | float | None] = {
+                "whole call right": average(measured[name]["exact"]),
+                "function right": average(column(greedy, "function_name")),
+                "mean reward, drawn": average(measured[name]["reward"]),
+                "KL, nats an answer": average([one.divergence for one in sampled]) if name in after else None,
+                "prefers the right answer": average(prefers),
+            }
+            rows.append(Row(name=name, figures=figures, seconds=trained.seconds))
+        return rows, measured
+
+
+def _unharmed(name: str, measured: dict[str, Any]) -> Claim:
+    after, before = measured[name]["exact"], measured["SFT start"]["exact"]
+    return compare(f"{name} lowers whole calls by less than {NOTHING_LOST:.2f}", after, before, NOTHING_LOST)
+
+
+def direct(known: Preferences) -> Finding:
+    """DPO and KTO on the start's own mistakes."""
+    lab = known.lab
+    dpo = {"dpo": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 16, "beta": 0.1, "anchor": 0.1}}
+    kto = {"kto": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 16, "beta": 0.1}}
+    trained = {
+        "DPO": lab.train("dpo", recipe_section(dpo), Split(pairs=known.pairs), known.start),
+        "KTO": lab.train("kto", recipe_section(kto), Split(rated=known.rated), known.start),
+    }
+    rows, measured = known.rows(trained)
+    start = measured["SFT start"]
+    wins = win_rate(measured["DPO"]["greedy reward"], start["greedy reward"])
+    claims = [
+        compare("DPO prefers right answers more often", measured["DPO"]["prefers"], start["prefers"]),
+        exceeds("DPO wins more than half of the answers that differ", wins, 0.5),
+        _unharmed("DPO", measured),
+        compare("KTO raises the mean reward of drawn answers", measured["KTO"]["reward"], start["reward"]),
+        _unharmed("KTO", measured),
+    ]
+    good = sum(one.desirable for one in known.rated)
+    return Finding(
+        key="direct",
+        title="DPO and KTO",
+        setting=(
+            f"DPO: {len(known.pairs)} pairs, a right answer before the SFT start's own wrong one "
+            f"({len(lab.corrections)} of them corrections by the demo's people). KTO: {len(known.rated)} answers drawn "
+            f"from the SFT start, {good} of them right. Held out: {len(known.held_out)} pairs of new prompts."
+        ),
+        rows=rows,
+        claims=claims,
+    )
+
+
+def rewarded(known: Preferences) -> Finding:
+    """A reward model, and PPO against it."""
+    lab = known.lab
+    reward = {"reward": {"epochs": 2, "learning_rate": 1e-3, "batch_size": 16}}
+    ppo = {"ppo": {"learning_rate": 3e-4, "prompts": 256, "batch_size": 32, "max_new_tokens": 64, "kl": 0.05}}
+    trained = lab.train("ppo", recipe_section(reward, ppo), Split(lab.prompts, known.pairs), known.start)
+    ranks = lab.ranks(trained.work / "0-reward" / "reward_model", trained, known.held_out)
+    rows, measured = known.rows({"PPO": trained})
+    ranking = average(ranks)
+    rows.append(Row(name="reward model", figures={"ranks right": ranking}, seconds=None))
+    return Finding(
+        key="ppo",
+        title="Reward model and PPO",
+        setting=f"The reward model learns the same {len(known.pairs)} pairs; PPO draws answers to 256 prompts.",
+        rows=rows,
+        claims=[
+            exceeds("The reward model ranks held-out pairs", ranking, 0.5),
+            compare(
+                "PPO raises the mean reward of drawn answers",
+                measured["PPO"]["reward"],
+                measured["SFT start"]["reward"],
+            ),
+            _unharmed("PPO", measured),
+        ],
+    )
+
+
+def groups(known: Preferences) -> Finding:
+    """GRPO and RLOO with rewards that a program verifies."""
+    settings = {"learning_rate": 1e-3, "prompts": 96, "samples": 8, "batch_size": 64, "max_new_tokens": 64}
+    trained = {
+        name.upper(): known.lab.train(name, recipe_section({name: settings}), Split(known.lab.prompts), known.start)
+        for name in ("grpo", "rloo")
+    }
+    rows, measured = known.rows(trained)
+    start = measured["SFT start"]
+    claims = []
+    for name in trained:
+        text = f"{name} raises the mean reward of drawn answers"
+        claims += [compare(text, measured[name]["reward"], start["reward"]), _unharmed(name, measured)]
+    return Finding(
+        key="groups",
+        title="GRPO and RLOO",
+        setting="8 answers to each of 96 prompts, rewarded by comparing calls with the right ones.",
+        rows=rows,
+        claims=claims,
+    )
+
+
+def adapters(lab: Lab) -> Finding:
+    """Kinds of adapters after the same SFT on `intent`."""
+    wide = {"r": 64, "alpha": 16}
+    kinds: dict[str, dict[str, Any]] = {
+        "LoRA": {},
+        "QLoRA": {"method": "qlora"},
+        "AdaLoRA": {"method": "adalora"},
+        "DoRA": {"method": "dora"},
+        "LoRA, r = 64": wide,
+        "rsLoRA, r = 64": {**wide, "rank_stabilized": True},
+    }
+    rows, right, ranks = [], {}, {}
+    for name, shape in kinds.items():
+        trained = lab.train(
+            f"kind-{name.lower().replace(' ', '')}", recipe_section(INTENT_SFT, lora=shape), Split(lab.labelled)
+        )
+        right[name] = column(lab.greedy(trained), "intent_accuracy")
+        ranks[name] = trained.report.ranks
+        rows.append(
+            Row(
+                name=name,
+                figures={"intent right": average(right[name]), "parameters": float(trained.report.trainable)},
+                seconds=trained.seconds,
+            )
+        )
+    lora = average(right["LoRA"])
+    interval = (lora.high - lora.low) / 2
+    return Finding(
+        key="adapters",
+        title="Kinds of adapters",
+        setting=(
+            f"{len(lab.labelled)} intents, 2 epochs, rank 8 and alpha 16 unless said otherwise; AdaLoRA starts at "
+            "rank 12 and ends at 8 on average."
+        ),
+        rows=rows,
+        claims=[
+            compare(f"QLoRA is within LoRA's interval ({interval:.3f})", right["QLoRA"], right["LoRA"], interval),
+            compare("AdaLoRA at equal parameters is not below LoRA", right["AdaLoRA"], right["LoRA"], interval),
+            compare("DoRA is above LoRA", right["DoRA"], right["LoRA"]),
+            compare("rsLoRA is above LoRA at rank 64", right["rsLoRA, r = 64"], right["LoRA, r = 64"]),
+        ],
+        tables={"AdaLoRA's mean rank by layer": _by_layer(ranks["AdaLoRA"])},
+    )
+
+
+def _by_layer(ranks: dict[str, int]) -> dict[str, float]:
+    """Mean rank of each layer's modules, and of each module over the layers."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for module, rank in ranks.items():
+        parts = module.split(".")
+        layer = next((part for part in parts if part.isdigit()), "?")
+        found[f"layer {layer}"].append(rank)
+    for module, rank in ranks.items():
+        found[module.split(".")[-1]].append(rank)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def distilled(known: Preferences) -> Finding:
+    """A student with few labels, taught by the SFT start on prompts without labels, or not taught."""
+    lab, small = known.lab, {"r": 4, "alpha": 8}
+    few = lab.labelled[:150]
+    unlabelled = lab.prompts[:600]
+    sft = {"sft": {"epochs": 6, "learning_rate": 6e-3, "batch_size": 16}}
+    again = {"sft": {"epochs": 4, "learning_rate": 3e-3, "batch_size": 16}}
+    student = lab.train("student", recipe_section(sft, lora=small), Split(few))
+    trained = {
+        "student": student,
+        "student, as long again": lab.train("student-again", recipe_section(again, lora=small), Split(few), student),
+    }
+    for mode in ("sequence", "on_policy"):
+        stage = {
+            "distill": {
+                "teacher": "tiny",
+                "teacher_adapter": str(known.start.folder),
+                "mode": mode,
+                "learning_rate": 3e-3,
+                "batch_size": 16,
+                "max_new_tokens": 64,
+            }
+        }
+        trained[f"taught, {mode.replace('_', '-')}"] = lab.train(
+            f"taught-{mode}", recipe_section(stage, lora=small), Split(unlabelled), student
+        )
+    scores = {name: lab.greedy(one) for name, one in {"teacher": known.start, **trained}.items()}
+    rows = [
+        Row(
+            name=name,
+            figures={
+                "whole call right": average(column(found, "function_exact")),
+                "function right": average(column(found, "function_name")),
+                "mean reward": average(column(found, "reward")),
+            },
+            seconds=trained[name].seconds if name in trained else None,
+        )
+        for name, found in scores.items()
+    ]
+    alone = column(scores["student, as long again"], "reward")
+    claims = [
+        compare(f"The student {name} is above the one without a teacher", column(scores[name], "reward"), alone)
+        for name in scores
+        if name.startswith("taught")
+    ]
+    return Finding(
+        key="distilled",
+        title="Distillation",
+        setting=(
+            f"A student of rank 4 learns {len(few)} labelled requests; its teacher, the SFT start (rank 8, "
+            f"{len(lab.labelled)} labelled requests), then answers {len(unlabelled)} requests without labels. Without "
+            "a teacher the student goes on with its own labels for as many examples. Claims compare the mean reward."
+        ),
+        rows=rows,
+        claims=claims,
+    )
+
+
+def continued(lab: Lab) -> Finding:
+    """An adapter that knows half of the intents learns the other half, with and without replay."""
+    names = sorted({example.answer.content for example in lab.labelled})
+    old = set(names[::2])
+
+    def is_old(example: Any) -> bool:
+        return example.answer.content in old
+
+    seen = [example for example in lab.labelled if is_old(example)]
+    new = [example for example in lab.labelled if not is_old(example)]
+    mixed = replayed(len(new), seen, 0.3, lambda example: example.answer.content, 7)
+    before = lab.train("old-half", recipe_section(INTENT_SFT), Split(seen))
+    plain = lab.train("new-half", recipe_section(INTENT_SFT), Split(new), before)
+    replay = lab.train("new-half-replay", recipe_section(INTENT_SFT), Split(new + mixed), before)
+    asked = {"old": [e for e in lab.held_out if is_old(e)], "new": [e for e in lab.held_out if not is_old(e)]}
+    rows, right = [], {}
+    for name, trained in {"old half only": before, "then the new half": plain, "with replay": replay}.items():
+        right[name] = {half: column(lab.greedy(trained, some), "intent_accuracy") for half, some in asked.items()}
+        figures: dict[str, Estimate | float | None] = {
+            f"{half} intents right": average(v) for half, v in right[name].items()
+        }
+        rows.append(Row(name=name, figures=figures, seconds=trained.seconds))
+    with_replay, without = right["with replay"], right["then the new half"]
+    return Finding(
+        key="replay",
+        title="Continual training and replay",
+        setting=(
+            f"{len(seen)} examples of {len(old)} intents first, then {len(new)} of the other {len(names) - len(old)}; "
+            f"replay adds {len(mixed)} old examples, 30 % of what is learnt."
+        ),
+        rows=rows,
+        claims=[
+            compare("Replay forgets less of the old intents", with_replay["old"], without["old"]),
+            compare("Replay costs less than 0.05 on the new ones", with_replay["new"], without["new"], 0.05),
+        ],
+    )

@@ -1,0 +1,84 @@
+"""What an experiment of `methods.py` found: figures by variant, and claims that hold, do not hold, or stay open."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from pocketloop.contracts.reports import Estimate
+from pocketloop.evaluation.statistics import estimate, noninferior
+
+
+class Row(BaseModel):
+    """One variant: its figures by column (`None`: not measured), and the processor seconds of its training."""
+
+    name: str
+    figures: dict[str, Estimate | float | None]
+    seconds: float | None = None
+
+
+class Claim(BaseModel):
+    """A difference with its 95 % interval; it holds when the interval lies above `-margin`.
+
+    Where nothing may be lost, `margin` is what counts as nothing.
+    """
+
+    text: str
+    difference: float
+    low: float
+    high: float
+    n: int
+    margin: float = 0.0
+
+    @property
+    def verdict(self) -> Literal["holds", "open", "does not hold"]:
+        """What the interval says."""
+        if self.low > -self.margin:
+            return "holds"
+        return "does not hold" if self.high <= -self.margin else "open"
+
+
+class Finding(BaseModel):
+    """An experiment: what was compared, and what came of it. `remark` says why, where that needs saying."""
+
+    key: str
+    title: str
+    setting: str
+    rows: list[Row]
+    claims: list[Claim]
+    remark: str = ""
+    tables: dict[str, dict[str, float]] = Field(default_factory=dict)
+
+
+def compare(text: str, after: Sequence[float], before: Sequence[float], margin: float = 0.0) -> Claim:
+    """A claim about the mean difference on the same items (paired bootstrap)."""
+    found = noninferior(after, before, margin=max(margin, 1e-9), confidence=0.975)
+    return Claim(text=text, difference=found.difference, low=found.low, high=found.high, n=found.n, margin=margin)
+
+
+def exceeds(text: str, share: Estimate, bound: float) -> Claim:
+    """A claim that a share lies above `bound` (Wilson)."""
+    return Claim(text=text, difference=share.value - bound, low=share.low - bound, high=share.high - bound, n=share.n)
+
+
+def column(rows: Sequence[dict[str, float]], name: str) -> list[float]:
+    """One metric of all items."""
+    return [row[name] for row in rows]
+
+
+def average(values: Sequence[float]) -> Estimate:
+    """Mean with its interval."""
+    return estimate(list(values))
+
+
+def win_rate(after: Sequence[float], before: Sequence[float]) -> Estimate:
+    """Share of wins among the items on which the two differ."""
+    wins = sum(one > other for one, other in zip(after, before, strict=True))
+    losses = sum(one < other for one, other in zip(after, before, strict=True))
+    return Estimate.of_count(wins, wins + losses)
+
+
+def sum_of(values: Sequence[float]) -> float:
+    """Exact sum."""
+    return math.fsum(values)
