@@ -13,7 +13,7 @@ from typing import Any
 from pocketloop.contracts.reports import Estimate, StageTraining
 from pocketloop.contracts.training import DpoConfig
 from pocketloop.training.hardware import choose_attention
-from pocketloop.training.logprobs import CHOSEN, PADDING, pad_pairs, pair_log_probs, without_dropout
+from pocketloop.training.logprobs import CHOSEN, PADDING, pad_pairs, pair_log_probs, score_all, without_dropout
 from pocketloop.training.preference_data import EncodedPair, training_pairs
 from pocketloop.training.stage import StageRun, run_trainer, trainer_arguments
 
@@ -40,7 +40,7 @@ def train_dpo(stage: StageRun) -> StageTraining:
         curves = {"accuracy": f"{seen}rewards/accuracies", "margin": f"{seen}rewards/margins"}
         report = run_trainer(stage, trainer, len(pairs), {"loss": "loss", "validation_loss": "eval_loss"} | curves)
         if held_out:
-            report.metrics.update(compare_preferences(before, trainer.log_probs(held_out)))
+            report.metrics.update(compare_preferences(before, pairs_log_probs(trainer, held_out)))
     return report
 
 
@@ -62,6 +62,16 @@ def make_trainer(stage: StageRun, pairs: list[EncodedPair], held_out: list[Encod
         train_dataset=Dataset.from_list(rows),
         eval_dataset=Dataset.from_list(held_out_rows) if held_out else None,
     )
+
+
+def pairs_log_probs(trainer: Any, pairs: Sequence[EncodedPair]) -> list[list[float]]:
+    """[log pi(chosen), log pi(rejected)] of each pair, by the trainer's model as it is now."""
+    causal = trainer.accelerator.unwrap_model(trainer.model).get_base_model()
+
+    def score(batch: list[EncodedPair]) -> Any:
+        return pair_log_probs(causal, trainer._prepare_inputs(collate([vars(pair) for pair in batch])))
+
+    return score_all(trainer, pairs, score)
 
 
 def compare_preferences(before: Sequence[Sequence[float]], after: Sequence[Sequence[float]]) -> dict[str, Estimate]:
@@ -88,7 +98,6 @@ def collate(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def pair_trainer_class() -> type[Any]:
     """A subclass of `trl.DPOTrainer` whose pairs share their prompt and whose reference is computed once, before."""
     import torch
-    from accelerate.utils import gather_object
     from torch.nn.functional import logsigmoid
     from trl import DPOTrainer
 
@@ -114,25 +123,11 @@ def pair_trainer_class() -> type[Any]:
 
         def ask_reference(self, pairs: list[EncodedPair], held_out: list[EncodedPair]) -> list[list[float]]:
             """Let the model as it is now be the reference; returns its log-probabilities of the held-out pairs."""
-            self.train_dataset = self.train_dataset.add_column("reference", self.log_probs(pairs))
-            before = self.log_probs(held_out)
+            self.train_dataset = self.train_dataset.add_column("reference", pairs_log_probs(self, pairs))
+            before = pairs_log_probs(self, held_out)
             if held_out:
                 self.eval_dataset = self.eval_dataset.add_column("reference", before)
             return before
-
-        def log_probs(self, pairs: list[EncodedPair]) -> list[list[float]]:
-            """[log pi(chosen), log pi(rejected)] of each pair, by the model as it is now; processes share the work."""
-            causal = self.accelerator.unwrap_model(self.model).get_base_model()
-            size = self.args.per_device_eval_batch_size
-            found: dict[int, list[float]] = {}
-            order = sorted(range(len(pairs)), key=lambda index: pairs[index].row_length)
-            batches = [order[start : start + size] for start in range(0, len(order), size)]
-            for batch in batches[self.accelerator.process_index :: self.accelerator.num_processes]:
-                inputs = self._prepare_inputs(collate([vars(pairs[index]) for index in batch]))
-                with torch.no_grad(), self.accelerator.autocast():
-                    found.update(zip(batch, pair_log_probs(causal, inputs).tolist(), strict=True))
-            everything = dict(gather_object(list(found.items())))
-            return [everything[index] for index in range(len(pairs))]
 
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

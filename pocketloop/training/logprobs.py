@@ -5,12 +5,20 @@ copy of their prompt: a row is prompt, chosen, rejected, and the rejected answer
 behind it. For a prompt of P tokens and answers of A that is P + 2A positions instead of 2P + 2A.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 PROMPT, CHOSEN, REJECTED, PADDING = range(4)
 """The parts of a pair's row."""
+
+
+class _HasLength(Protocol):
+    @property
+    def length(self) -> int: ...
+
+
+Item = TypeVar("Item", bound=_HasLength)
 
 
 def token_log_probs(causal: Any, hidden: Any, tokens: Any) -> Any:
@@ -104,6 +112,25 @@ def _as_mask(causal: Any, seen: Any) -> Any:
     if causal.config.get_text_config()._attn_implementation == "sdpa":
         return seen
     return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, torch.finfo(torch.float32).min)
+
+
+def score_all(trainer: Any, items: Sequence[Item], score: Callable[[list[Item]], Any]) -> list[Any]:
+    """What `score` (a tensor, one row an item) says of every item, asked in batches of similar length without gradient.
+
+    Several processes share the work; each gets all the answers.
+    """
+    import torch
+    from accelerate.utils import gather_object
+
+    size = trainer.args.per_device_eval_batch_size
+    order = sorted(range(len(items)), key=lambda index: items[index].length)
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    found: dict[int, Any] = {}
+    for batch in batches[trainer.accelerator.process_index :: trainer.accelerator.num_processes]:
+        with torch.no_grad(), trainer.accelerator.autocast():
+            found.update(zip(batch, score([items[index] for index in batch]).tolist(), strict=True))
+    everything = dict(gather_object(list(found.items())))
+    return [everything[index] for index in range(len(items))]
 
 
 @contextmanager

@@ -109,5 +109,26 @@ def training_pairs(stage: StageRun) -> tuple[list[EncodedPair], list[EncodedPair
     return pairs, sorted(encode_pairs(stage, stage.data.validation.pairs), key=lambda pair: pair.length)
 
 
+def training_ratings(stage: StageRun) -> tuple[list[EncodedRating], list[EncodedRating]]:
+    """The stage's rated answers to learn from, and the held-out ones.
+
+    Raises:
+        DataError: there are none to learn from, or all of them are good, or all bad.
+    """
+    rated = encode_ratings(stage, stage.data.train.rated)
+    good = sum(one.label for one in rated)
+    if not rated:
+        raise DataError(
+            f"{stage.key}: none of the {len(stage.data.train.rated)} rated answers can be learnt from "
+            f"({_reasons(stage)}); raise {stage.key}.max_length, or see label.pairs for what becomes of feedback"
+        )
+    if good in (0, len(rated)):
+        raise DataError(
+            f"{stage.key}: all {len(rated)} rated answers were found {'good' if good else 'bad'}; "
+            f"this stage learns from the difference: collect both kinds, or leave the stage out"
+        )
+    return rated, encode_ratings(stage, stage.data.validation.rated)
+
+
 def _reasons(stage: StageRun) -> str:
     return ", ".join(f"{reason}: {count}" for reason, count in stage.left_out.items()) or "there are no pairs"

@@ -5,6 +5,7 @@ to follow instructions with human feedback", 2022), whose reward model starts, l
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from pocketloop.models.bases import base_folder
 from pocketloop.models.chat import load_tokenizer
 from pocketloop.training.adapters import save_adapter
 from pocketloop.training.hardware import choose_attention
+from pocketloop.training.logprobs import score_all
 from pocketloop.training.preference_data import EncodedPair, training_pairs
 from pocketloop.training.stage import StageRun, run_trainer, trainer_arguments
 
@@ -86,22 +88,15 @@ def load_reward_model(folder: Path, base: BaseConfig, dtype: str = "float32") ->
     return merged.to(getattr(torch, dtype)).requires_grad_(False).eval()
 
 
-def score_pairs(trainer: Any, pairs: list[EncodedPair]) -> list[tuple[float, float]]:
-    """(reward of the chosen answer, reward of the rejected one) of each pair, by a trainer's model as it is now."""
-    import torch
-
+def score_pairs(trainer: Any, pairs: Sequence[EncodedPair]) -> list[list[float]]:
+    """[reward of the chosen answer, reward of the rejected one] of each pair, by the trainer's model as it is now."""
     model = trainer.accelerator.unwrap_model(trainer.model)
-    size = trainer.args.per_device_eval_batch_size
-    scores: list[tuple[float, float]] = []
-    was_training = model.training
-    model.eval()
-    for start in range(0, len(pairs), size):
-        batch = trainer._prepare_inputs(trainer.data_collator([_row(pair) for pair in pairs[start : start + size]]))
-        with torch.no_grad(), trainer.accelerator.autocast():
-            chosen, rejected = model(**batch, use_cache=False).logits.float().squeeze(-1).chunk(2)
-        scores.extend(zip(chosen.tolist(), rejected.tolist(), strict=True))
-    model.train(was_training)
-    return scores
+
+    def score(batch: list[EncodedPair]) -> Any:
+        inputs = trainer._prepare_inputs(trainer.data_collator([_row(pair) for pair in batch]))
+        return model(**inputs, use_cache=False).logits.float().view(2, -1).T
+
+    return score_all(trainer, pairs, score)
 
 
 def _new_reward_model(stage: StageRun) -> Any:

@@ -14,9 +14,11 @@ from pocketloop.models.bases import base_folder, load_base
 from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training.adalora import fold, is_adalora
 from pocketloop.training.adapters import hide_quantization, new_adapter, open_adapter, save_adapter
+from pocketloop.training.distill import train_distilled
 from pocketloop.training.dpo import train_dpo
 from pocketloop.training.group import train_group
 from pocketloop.training.hardware import computes_in_bfloat16, quiet_libraries, use_cores
+from pocketloop.training.kto import train_kto
 from pocketloop.training.progress import OnProgress, Progress, print_progress
 from pocketloop.training.reward import train_reward
 from pocketloop.training.sft import train_sft
@@ -25,9 +27,11 @@ from pocketloop.training.stage import Judge, Split, StageRun, TrainingData
 STAGES: dict[StageName, Callable[[StageRun], StageTraining]] = {
     "sft": train_sft,
     "dpo": train_dpo,
+    "kto": train_kto,
     "grpo": train_group,
     "rloo": train_group,
     "reward": train_reward,
+    "distill": train_distilled,
 }
 
 
