@@ -5,13 +5,11 @@ it fits a device.
 from dataclasses import dataclass, replace
 
 from pocketloop.contracts.devices import Device
-from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.recipe import BaseConfig
 from pocketloop.contracts.training import (
     DistillConfig,
     GroupConfig,
     PpoConfig,
-    Resources,
     Schedule,
     SftConfig,
     Stage,
@@ -29,6 +27,7 @@ from pocketloop.training.memory import (
     step_memory,
     weight_bytes,
 )
+from pocketloop.training.processes import rows_per_process
 from pocketloop.training.shape import BaseShape, read_shape, trainable_parameters
 
 _EAGER_LENGTH = 1024
@@ -126,21 +125,6 @@ def plan_training(
     return TrainingPlan(shape, device, trainable_parameters(shape, training.lora), stages)
 
 
-def rows_per_process(stage: Stage, number: int, resources: Resources) -> int:
-    """The part of a stage's batch that one process works on: `batch_size` stays what the recipe says.
-
-    Raises:
-        ConfigError: the batch cannot be divided over the processes.
-    """
-    size, processes = stage.config.batch_size, resources.processes
-    if size % processes:
-        raise ConfigError(
-            f"train.stages.{number}.{stage.name}.batch_size {size} cannot be divided over "
-            f"train.resources.processes {processes}"
-        )
-    return size // processes
-
-
 def _plan_stage(
     shape: BaseShape,
     training: TrainConfig,
@@ -155,7 +139,7 @@ def _plan_stage(
     precision = Precision(device.half, lora.method == "qlora")
     known = data.pairs if stage.name in _PAIRED else data.rated if stage.name == "kto" else data.examples
     known = known.within(config.max_length * (2 if stage.name == "dpo" else 1)) if known else None
-    rows = rows_per_process(stage, number, training.resources)
+    rows = rows_per_process(f"train.stages.{number}.{stage.name}", config.batch_size, training.resources.processes)
     length, answers = _sizes(stage, known)
     at_once = rows * (2 if stage.name == "reward" else 1)
     if isinstance(config, SftConfig) and config.packing:

@@ -31,7 +31,7 @@ from pocketloop.contracts.reports import TrainReport
 from pocketloop.contracts.training import GroupConfig, TrainConfig
 from pocketloop.models.llama_runtime import available_cores
 from pocketloop.tasks.tasks import TaskSpec
-from pocketloop.training.budget import rows_per_process
+from pocketloop.training.processes import rows_per_process
 from pocketloop.training.progress import OnProgress, Progress
 from pocketloop.training.stage import Split, TrainingData
 
@@ -85,7 +85,7 @@ def check_resources(training: TrainConfig) -> None:
     """
     resources = training.resources
     for number, stage in enumerate(training.stages):
-        rows_per_process(stage, number, resources)
+        rows_per_process(f"train.stages.{number}.{stage.name}", stage.config.batch_size, resources.processes)
         if isinstance(stage.config, GroupConfig) and stage.config.reward == "judge":
             raise ConfigError(
                 f"train.stages.{number}.{stage.name}.reward judge: one process asks the judge; "

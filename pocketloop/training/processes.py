@@ -6,6 +6,8 @@ A process that was not started with others (`launch.launch`) is the first of one
 import os
 from typing import Any
 
+from pocketloop.contracts.errors import ConfigError
+
 
 def process_count() -> int:
     """How many processes train together."""
@@ -20,6 +22,17 @@ def process_number() -> int:
 def is_first() -> bool:
     """Whether this process is the one that writes files and reports."""
     return process_number() == 0
+
+
+def rows_per_process(key: str, batch_size: int, processes: int) -> int:
+    """The part of a stage's batch that one process works on: `batch_size` stays what the recipe says.
+
+    Raises:
+        ConfigError: the batch cannot be divided over the processes.
+    """
+    if batch_size % processes:
+        raise ConfigError(f"{key}.batch_size {batch_size} cannot be divided over train.resources.processes {processes}")
+    return batch_size // processes
 
 
 def wait_for_all() -> None:
