@@ -30,16 +30,27 @@ def computes_in_bfloat16() -> bool:
     import torch
 
     if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def choose_attention(model: Any, longest: int) -> None:
-    """On a CPU, torch's fused attention is slower backwards than plain matrix products until sequences get long."""
-    import torch
+def choose_attention(model: Any, longest: int) -> str:
+    """Set how attention is computed, for sequences of at most `longest` tokens; returns its name.
 
-    short = not torch.cuda.is_available() and longest <= _EAGER_LENGTH
-    model.set_attn_implementation("eager" if short else "sdpa")
+    On a GPU flash attention where it is installed and the model computes in 16 bits, else torch's fused one. On a CPU
+    that is slower backwards than plain matrix products until sequences get long.
+    """
+    import torch
+    from transformers.utils import is_flash_attn_2_available
+
+    name = "sdpa"
+    if torch.cuda.is_available():
+        if is_flash_attn_2_available() and model.dtype == torch.bfloat16:
+            name = "flash_attention_2"
+    elif longest <= _EAGER_LENGTH:
+        name = "eager"
+    model.set_attn_implementation(name)
+    return name
 
 
 @contextmanager

@@ -3,7 +3,9 @@
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.examples import Example
 from pocketloop.contracts.reports import StageTraining
+from pocketloop.contracts.training import SftConfig
 from pocketloop.training.hardware import choose_attention
+from pocketloop.training.packing import PackingCollator
 from pocketloop.training.stage import StageRun, run_trainer, trainer_arguments
 from pocketloop.training.tokens import TrainingSequence
 from pocketloop.training.trainer import answer_trainer_class
@@ -17,7 +19,7 @@ def train_sft(stage: StageRun) -> StageTraining:
         ModelError: the loss is no longer a number.
     """
     from datasets import Dataset
-    from trl import SFTConfig
+    from trl import SFTConfig as Arguments
 
     sequences = _encode(stage, stage.data.train.examples)
     held_out = sorted(_encode(stage, stage.data.validation.examples), key=lambda sequence: len(sequence.input_ids))
@@ -26,11 +28,14 @@ def train_sft(stage: StageRun) -> StageTraining:
             f"none of the {len(stage.data.train.examples)} training examples ends within {stage.config.max_length} "
             f"tokens; raise {stage.key}.max_length, or see what the data stages left out"
         )
-    choose_attention(stage.model, max(len(sequence.input_ids) for sequence in sequences))
+    packing = isinstance(stage.config, SftConfig) and stage.config.packing
+    longest = stage.config.max_length if packing else max(len(sequence.input_ids) for sequence in sequences)
+    attention = choose_attention(stage.model, longest)
+    collator = PackingCollator(attention, longest, stage.tokenizer.pad_token_id) if packing else None
     trainer = answer_trainer_class()(
         stage,
         model=stage.model,
-        args=SFTConfig(
+        args=Arguments(
             **trainer_arguments(stage, len(sequences), bool(held_out)),
             train_sampling_strategy="group_by_length",
             dataset_kwargs={"skip_prepare_dataset": True},  # `SequenceEncoder` has prepared it
@@ -41,6 +46,7 @@ def train_sft(stage: StageRun) -> StageTraining:
         train_dataset=Dataset.from_list([vars(sequence) for sequence in sequences]),
         eval_dataset=Dataset.from_list([vars(sequence) for sequence in held_out]) if held_out else None,
         processing_class=stage.tokenizer,
+        data_collator=collator,
     )
     return run_trainer(stage, trainer, len(sequences), {"loss": "loss", "validation_loss": "eval_loss"})
 

@@ -24,6 +24,7 @@ from pocketloop.training.checkpoints import (
     restore_ranks,
 )
 from pocketloop.training.hardware import without_input_casts
+from pocketloop.training.processes import average_gradients_of, process_count, rows_per_process, sum_over_all
 from pocketloop.training.progress import OnProgress, make_progress_callback, print_progress
 from pocketloop.training.selection import selection_callback_class
 from pocketloop.training.tokens import SequenceEncoder
@@ -82,6 +83,8 @@ class StageRun:
     every_seconds: float = 5.0
     tokens: int = 0
     """Tokens that went through the trained model so far, padding aside; the stage's trainer counts them."""
+    padding: int = 0
+    """Positions that were computed for nothing, to make rows equally long."""
     left_out: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -110,7 +113,7 @@ def trainer_arguments(stage: StageRun, examples: int, evaluate: bool) -> dict[st
         "learning_rate": config.learning_rate,
         "weight_decay": config.weight_decay,
         "warmup_steps": min(config.warmup, 0.99),  # below 1: a share of all steps
-        "per_device_train_batch_size": config.batch_size,
+        "per_device_train_batch_size": rows_per_process(stage.key, config.batch_size, process_count()),
         "per_device_eval_batch_size": 2 * config.batch_size,
         "gradient_checkpointing": stage.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if stage.gradient_checkpointing else None,
@@ -154,6 +157,7 @@ def run_trainer(
 
     trainer.remove_callback(PrinterCallback)
     fix_data_order(trainer, stage.seed)
+    average_gradients_of(trainer)
     ranks = None
     if is_adalora(trainer.model):
         ranks = rank_callback_class()(trainer.model, stage.lora)
@@ -185,13 +189,16 @@ def run_trainer(
     steps = trainer.state.global_step
     termination.leave(stage.key, steps, trainer.state.max_steps)
     history = trainer.state.log_history
+    found = {name: points for name, key in curves.items() if (points := _curve(history, key))}
+    if stage.padding:
+        found["padding"] = [(steps, stage.padding / (stage.padding + stage.tokens))]
     return StageTraining(
         stage=stage.name,
         steps=steps,
         examples=examples,
-        tokens=stage.tokens,
+        tokens=round(sum_over_all(stage.tokens)),
         seconds=selection.state_now().seconds,
-        curves={name: points for name, key in curves.items() if (points := _curve(history, key))},
+        curves=found,
         left_out=stage.left_out,
         best_step=selection.keep_best(steps),
         stopped=selection.stopped,
