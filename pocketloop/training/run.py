@@ -19,6 +19,7 @@ from pocketloop.training.dpo import train_dpo
 from pocketloop.training.group import train_group
 from pocketloop.training.hardware import computes_in_bfloat16, quiet_libraries, use_cores
 from pocketloop.training.kto import train_kto
+from pocketloop.training.ppo import train_ppo
 from pocketloop.training.progress import OnProgress, Progress, print_progress
 from pocketloop.training.reward import train_reward
 from pocketloop.training.sft import train_sft
@@ -30,6 +31,7 @@ STAGES: dict[StageName, Callable[[StageRun], StageTraining]] = {
     "kto": train_kto,
     "grpo": train_group,
     "rloo": train_group,
+    "ppo": train_ppo,
     "reward": train_reward,
     "distill": train_distilled,
 }
