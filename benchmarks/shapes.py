@@ -1,0 +1,93 @@
+"""Both shapes of assistant, trained small from their recipes: the folders that `pocketloop shapes compare` reads.
+
+    python benchmarks/shapes.py OUT [NAME ...]
+    pocketloop shapes compare universal --hybrid gateway,functions,wellness,math,logistics,persona --folder OUT
+
+Each recipe is trained for one epoch on the first `EXAMPLES` of its example sources (no events), exported, and
+a gateway's confidence calibrated, all without a pipeline. Both shapes learn from the same examples. What is in OUT
+already is not trained again.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from pocketloop.contracts.examples import Example
+from pocketloop.contracts.files import write_json
+from pocketloop.contracts.home import Home
+from pocketloop.contracts.loading import load_base_config, load_catalogue, load_recipe
+from pocketloop.contracts.recipe import ExamplesSource, Recipe
+from pocketloop.data.example_files import read_examples
+from pocketloop.export.adapter import export_adapter
+from pocketloop.export.base import prepare_base
+from pocketloop.tasks.tasks import TaskSpec
+from pocketloop.training.mixing import balanced_roles
+from pocketloop.training.run import train_adapter
+from pocketloop.training.stage import Split, TrainingData
+
+NAMES = ("gateway", "functions", "wellness", "math", "logistics", "persona", "universal")
+EXAMPLES = {"gateway": 4800, "functions": 2400, "wellness": 1200, "math": 2400, "logistics": 2000, "persona": 1200}
+"""By agent: about ten minutes of one processor in all."""
+
+
+def main() -> None:
+    """Train what is missing, then export and calibrate."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("names", nargs="*", default=NAMES)
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        recipe = load_recipe(name, ["train.stages.0.sft.epochs=1"])
+        train, validation = examples_of(recipe)
+        folder = arguments.out / name
+        if not (folder / "adapter").is_dir():
+            learn(recipe, train, validation, folder)
+        finish(recipe, folder)
+
+
+def examples_of(recipe: Recipe) -> tuple[list[Example], list[Example]]:
+    """Training and validation examples: of each source's first ones, every twentieth is validated on."""
+    train: list[Example] = []
+    validation: list[Example] = []
+    for source in recipe.data.sources:
+        if isinstance(source, ExamplesSource):
+            found, _ = read_examples(source.uri, recipe.task, source.role or "")
+            for number, example in enumerate(found[: EXAMPLES[source.role or recipe.adapter]]):
+                (validation if number % 20 == 0 else train).append(example)
+    return train, validation
+
+
+def learn(recipe: Recipe, train: list[Example], validation: list[Example], folder: Path) -> None:
+    """Train one adapter into `folder`/adapter."""
+    started = time.process_time()
+    learnt = balanced_roles(train, recipe.train.seed) if recipe.train.mix == "balanced" else train
+    report = train_adapter(
+        load_base_config(recipe.base),
+        TrainingData(Split(learnt), Split(validation)),
+        TaskSpec.of(recipe, load_catalogue(recipe)),
+        recipe.train,
+        folder / "adapter",
+        folder / "work",
+        lambda progress: print(f"  {progress}", flush=True),
+        every_seconds=20,
+    )
+    spent = time.process_time() - started
+    print(f"{recipe.adapter}: {len(train)} examples, {report.tokens} tokens, {spent:.0f} CPU-s", flush=True)
+
+
+def finish(recipe: Recipe, folder: Path) -> None:
+    """Write what a bundle holds of it: `adapter.gguf`, `recipe.json`, `catalogue.json`."""
+    base = prepare_base(load_base_config(recipe.base), recipe.export.gguf.base, Home().bases)
+    export_adapter(folder / "adapter", base, folder, recipe.export)
+    write_json(folder / "recipe.json", recipe)
+    if catalogue := load_catalogue(recipe):
+        write_json(folder / "catalogue.json", catalogue.model_dump(exclude_defaults=True))
+
+
+if __name__ == "__main__":
+    main()
