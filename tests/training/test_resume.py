@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tinymodels import save_tiny_model
-from training_runs import examples, settings, tiny_base, train
+from training_runs import settings, tiny_base, train
 
 from pocketloop.contracts.files import sha256_tree
 from pocketloop.contracts.recipe import BaseConfig
@@ -186,4 +186,3 @@ def test_nothing_but_the_weights_and_their_config_leaves_the_work_folder(base: B
     (checkpoint, *_) = (tmp_path / "adapter-work").glob("0-sft/checkpoints/checkpoint-*")
     assert not (checkpoint / "training_args.bin").exists()
     assert not (tmp_path / "adapter").exists()
-    assert len(examples(4)) == 4
