@@ -15,7 +15,7 @@ from pocketloop.evaluation.suite import Outcome
 from pocketloop.models.generators import Generator
 from pocketloop.tasks.tasks import TaskSpec
 from steps.champion import ChampionRef
-from steps.examples import evaluation_sets
+from steps.examples import evaluation_sets, split_examples
 from steps.stage import BY_CONTENT, stage
 
 TRANSFORMERS_EXAMPLES = 256
@@ -33,6 +33,7 @@ def evaluate(
     champion: ChampionRef,
 ) -> tuple[Annotated[Folder, "outcomes"], Annotated[EvaluationReport, "evaluation_report"]]:
     """Answer every held-out example with every model; outcomes are kept by example id, without text."""
+    from pocketloop.evaluation.calibration import calibrate
     from pocketloop.evaluation.suite import confusion_counts, run_set, write_outcomes
     from pocketloop.export.base import open_base
     from pocketloop.models.bases import load_with_adapter
@@ -65,6 +66,10 @@ def evaluate(
                 if model == "adapter" and not report.confusion:
                     report.confusion = confusion_counts(outcomes)
         main = next(iter(sets))
+        if recipe.task == "intent":
+            runtime.set_adapter(exported / "adapter.gguf")
+            known = split_examples(dataset, "validation", recipe)
+            report.calibration = calibrate(runtime, known, sets[main], task, recipe.evaluation.max_new_tokens)
         trained = TransformersGenerator(*load_with_adapter(base, adapter.path, "float32"))
         measure("transformers", trained, main, sets[main][:TRANSFORMERS_EXAMPLES])
         this.done(_summary(report), **{f"{r.set}.{r.model}": _values(r) for r in report.results})

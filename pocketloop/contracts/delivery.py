@@ -8,7 +8,15 @@ digests a channel serves, and to how many of its phones.
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from pocketloop.contracts.events import Identifier
 from pocketloop.contracts.parts import Name
@@ -90,11 +98,25 @@ class Companion(_Fixed):
     adapter: Name
     task: str
     system: str = ""
+    roles: dict[Name, str] = Field(default_factory=dict)
+    """The system text of each agent that this adapter can answer as; `system` where none of them is asked."""
     tools: list[dict[str, Any]] | None = None
     """Functions that the prompt declares, if it does."""
     labels: list[str] = Field(default_factory=list)
+    temperature: float = Field(default=1.0, gt=0)
+    """What logits are divided by before a label's confidence is taken, so that it is right as often as it says."""
     max_new_tokens: int = 96
     probes: list[Probe]
+
+    @model_serializer(mode="wrap")
+    def _as_before_where_nothing_new_is_said(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Companions are signed: those without roles and calibration keep the bytes that every client can read.
+        new = {"roles": {}, "temperature": 1.0}
+        return {key: value for key, value in write(self).items() if key not in new or value != new[key]}
+
+    def system_of(self, role: str) -> str:
+        """The system text to ask as `role`."""
+        return self.roles.get(role, self.system)
 
 
 def bucket(salt: str, device_id: str) -> int:

@@ -343,11 +343,32 @@ class SetResult(_Report):
     tokens: int
 
 
+CALIBRATION = "calibration.json"
+"""The bundle's file with its `Calibration`."""
+
+
+class Calibration(_Report):
+    """The temperature of a router's confidence, fitted on `n` validation answers.
+
+    `error_before` and `error_after`: expected calibration error of `heldout` answers without and with it.
+    """
+
+    temperature: float
+    n: int
+    heldout: int
+    error_before: float
+    error_after: float
+
+
 class EvaluationReport(_Report):
-    """All models on all sets: `adapter` (llama.cpp, what the phone runs), `base`, `champion`, `transformers`."""
+    """All models on all sets: `adapter` (llama.cpp, what the phone runs), `base`, `champion`, `transformers`.
+
+    `calibration` is for intents alone.
+    """
 
     results: list[SetResult]
     confusion: dict[str, dict[str, int]] = Field(default_factory=dict)
+    calibration: Calibration | None = None
 
     def result(self, model: str, set_name: str | None = None) -> SetResult | None:
         """The result of `model` on the set called `set_name`, by default the first set."""

@@ -25,7 +25,10 @@ Source = Literal["device", "cloud", "refusal"]
 
 
 class RouterConfig(BaseModel):
-    """`configs/router.yaml`. A route is the name of a skill's adapter, `cloud`, or `refuse`."""
+    """`configs/router.yaml`. A route is the name of a skill's adapter, `cloud`, or `refuse`.
+
+    Of an adapter with several agents, the one answers that is called as the intent is.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -140,7 +143,7 @@ class Router:
             show(self.config.refusal)
             return reply(self.config.refusal, "refusal")
         if choice.route != CLOUD:
-            said, problem = self._try(choice.route, conversation, show)
+            said, problem = self._try(choice.route, conversation, show, choice.intent)
             if said is not None:
                 return reply(said.text, "device", choice.route)
             why = f"{why}; {problem}"
@@ -149,14 +152,16 @@ class Router:
             return reply(text, "cloud")
         why = f"{why}; {problem}"
         for name in self._locals(choice):
-            said, problem = self._try(name, conversation, show)
+            said, problem = self._try(name, conversation, show, choice.intent)
             if said is not None:
                 return reply(said.text, "device", name, sure=False)
             why = f"{why}; {problem}"
         return reply(self._ask(self._base, conversation, show).text, "device", sure=False)
 
-    def _try(self, name: str, conversation: Conversation, show: "_Shown | None" = None) -> tuple[Answer | None, str]:
-        """A skill's answer, or None and why it cannot answer."""
+    def _try(
+        self, name: str, conversation: Conversation, show: "_Shown | None" = None, role: str = ""
+    ) -> tuple[Answer | None, str]:
+        """A skill's answer, or None and why it cannot answer; one that has several agents answers as `role`."""
         skill = self._find(name)
         if skill is None:
             return None, f"no adapter {name} on this device"
@@ -166,7 +171,7 @@ class Router:
                 self._recorder.fell_back(skill.used)
             return None, f"the channel of {name} serves the base alone"
         try:
-            answer = self._ask(skill, conversation, show)
+            answer = self._ask(skill, conversation, show, role)
         except ModelError as error:
             if show is not None:
                 show.take_back()
@@ -175,12 +180,12 @@ class Router:
         self._worked(name)
         return answer, ""
 
-    def _ask(self, skill: Skill, conversation: Conversation, show: OnText | None = None) -> Answer:
+    def _ask(self, skill: Skill, conversation: Conversation, show: OnText | None = None, role: str = "") -> Answer:
         if self._recorder is not None:
             self._recorder.use(skill.used)
         # Adapters for single requests have never seen a conversation.
         asked = conversation if skill.companion.task == "chat" else conversation[-1:]
-        answer = self._runtime.answer(asked, skill, show)
+        answer = self._runtime.answer(asked, skill, show, role=role)
         if self._recorder is not None:
             self._recorder.answered(skill.used, answer.latency_ms)
         return answer

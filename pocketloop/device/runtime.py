@@ -14,7 +14,7 @@ from typing import Any
 
 from pocketloop.contracts.delivery import Companion
 from pocketloop.contracts.errors import ModelError
-from pocketloop.contracts.events import Conversation
+from pocketloop.contracts.events import Conversation, with_system
 from pocketloop.device.telemetry import Used
 from pocketloop.models.chat import encode_prompt
 from pocketloop.models.llama_context import LlamaContext
@@ -48,7 +48,8 @@ class Answer:
     """What the device said.
 
     `confidence` is in [0, 1]. For a companion with labels it is the probability of the whole answer, its end included,
-    and 0 when the answer is none of the labels; otherwise the geometric mean of the tokens' probabilities.
+    at the companion's temperature, and 0 when the answer is none of the labels; otherwise the geometric mean of the
+    tokens' probabilities.
     """
 
     text: str
@@ -94,8 +95,12 @@ class Runtime:
         """
         self._speaker.switch(digest, file)
 
-    def answer(self, conversation: Conversation, skill: Skill, on_text: OnText | None = None) -> Answer:
+    def answer(
+        self, conversation: Conversation, skill: Skill, on_text: OnText | None = None, *, role: str = ""
+    ) -> Answer:
         """Answer as `skill`, at most `companion.max_new_tokens` tokens; the oldest turns go where the context is full.
+
+        `role` is one of the companion's agents; one that it does not have is answered with its own system text.
 
         Raises:
             ModelError: the adapter cannot be used, or the last message alone does not fit.
@@ -106,7 +111,8 @@ class Runtime:
         ids: list[int] = []
         total = 0.0
         shown = ""
-        for token, log_probability in speaker.speak(self._prompt(conversation, companion), companion.max_new_tokens):
+        prompt = self._prompt(conversation, companion, role)
+        for token, log_probability in speaker.speak(prompt, companion.max_new_tokens, companion.temperature):
             ids.append(token)
             total += log_probability
             if on_text is not None:
@@ -165,9 +171,9 @@ class Runtime:
     def _begin(self, prompt: list[int], tokens: int) -> list[tuple[int, float]]:
         return list(self._speaker.speak(prompt, tokens))
 
-    def _prompt(self, conversation: Conversation, companion: Companion) -> list[int]:
-        system = [{"role": "system", "content": companion.system}] if companion.system else []
-        turns = list(conversation)
+    def _prompt(self, conversation: Conversation, companion: Companion, role: str = "") -> list[int]:
+        turns = with_system(companion.system_of(role), conversation)
+        system = [turns.pop(0)] if turns and turns[0]["role"] == "system" else []
         while True:
             ids = encode_prompt(self._speaker.tokenizer, system + turns, companion.tools)
             if len(ids) + companion.max_new_tokens <= self._speaker.context or len(turns) < 2:
@@ -210,8 +216,8 @@ class _Speaker(LlamaCppGenerator):
         if tried:
             library().llama_adapter_lora_free(tried)
 
-    def speak(self, prompt: list[int], limit: int) -> Iterator[tuple[int, float]]:
-        """Greedy tokens one after another, each with its log-probability; the last may be a stop token."""
+    def speak(self, prompt: list[int], limit: int, temperature: float = 1.0) -> Iterator[tuple[int, float]]:
+        """Greedy tokens one after another, each with its log-probability at `temperature`; the last may be a stop."""
         import numpy as np
 
         if not prompt or len(prompt) >= self.context:
@@ -230,7 +236,7 @@ class _Speaker(LlamaCppGenerator):
             pointer = library().llama_get_logits_ith(context._context, -1)
             logits = np.ctypeslib.as_array(pointer, shape=(self.vocabulary,))
             top = float(logits[best])
-            yield best, -math.log(float(np.exp(logits - top, dtype=np.float64).sum()))
+            yield best, -math.log(float(np.exp((logits - top) / temperature, dtype=np.float64).sum()))
             if best in self._stops:
                 return
             slot.feed = [best]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pocketloop.contracts.files import sha256_file, write_json
 from pocketloop.contracts.recipe import Catalogue
-from pocketloop.contracts.reports import ReleaseBundle, bundle_digest
+from pocketloop.contracts.reports import CALIBRATION, ReleaseBundle, bundle_digest
 from pocketloop.evaluation.card import adapter_card
 from pocketloop.evaluation.findings import Findings
 from pocketloop.evaluation.report import write_report
@@ -18,9 +18,9 @@ def write_bundle(
     """Write the bundle of a judged candidate into the folder `out`.
 
     Files: `adapter.gguf` and `probes.json` (from `exported`), `adapter/` (peft, safetensors), `recipe.json`,
-    `catalogue.json`, the reports as JSON, `report.html`, `card.md`, and `bundle.json`, which names the digests of what
-    a phone or a later training run uses. The bundle's digest covers those, the dataset, the base and the gates'
-    decision; not the time.
+    `catalogue.json`, a router's `calibration.json`, the reports as JSON, `report.html`, `card.md`, and `bundle.json`,
+    which names the digests of what a phone or a later training run uses. The bundle's digest covers those, the dataset,
+    the base and the gates' decision; not the time.
     """
     recipe = findings.recipe
     shutil.copytree(exported, out, dirs_exist_ok=True)
@@ -28,6 +28,8 @@ def write_bundle(
     write_json(out / "recipe.json", recipe)
     if catalogue is not None:
         write_json(out / "catalogue.json", catalogue.model_dump(exclude_defaults=True))
+    if findings.evaluation.calibration is not None:
+        write_json(out / CALIBRATION, findings.evaluation.calibration)
     carried = sorted(path for path in out.rglob("*") if path.is_file())
     files = {path.relative_to(out).as_posix(): sha256_file(path) for path in carried}
     bundle = ReleaseBundle(

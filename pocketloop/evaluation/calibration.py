@@ -1,0 +1,90 @@
+"""How sure a router may be: the temperature at which its confidence is right as often as it says."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pocketloop.contracts.examples import Example
+from pocketloop.contracts.reports import Calibration
+from pocketloop.models.chat import encode_prompt
+from pocketloop.tasks.tasks import TaskSpec
+
+if TYPE_CHECKING:
+    import numpy
+
+    from pocketloop.models.llama_cpp import LlamaCppGenerator
+
+MOST = 500
+"""Examples that are answered: enough for one parameter."""
+_TEMPERATURES = tuple(round(0.25 * 2 ** (step / 12), 3) for step in range(61))
+_BINS = 10
+
+
+def calibrate(
+    generator: "LlamaCppGenerator",
+    examples: Sequence[Example],
+    heldout: Sequence[Example],
+    task: TaskSpec,
+    max_new_tokens: int,
+) -> Calibration | None:
+    """Temperature scaling (Guo et al., 2017) of a label's probability, fitted on `examples`, checked on `heldout`.
+
+    The confidence of an answer is the product over its tokens of softmax(logits / T), as the phone computes it. T
+    minimizes the log loss of "the label is right", with the smoothed targets of Platt (1999), so that a set without a
+    mistake does not make the router infinitely sure. `None` when either set has no answer that is a label.
+    """
+    fitted, right = _confidences(generator, examples[:MOST], task, max_new_tokens)
+    checked, truly = _confidences(generator, heldout[:MOST], task, max_new_tokens)
+    if not len(right) or not len(truly):
+        return None
+    losses = [_log_loss(fitted[:, at], right) for at in range(len(_TEMPERATURES))]
+    best, plain = losses.index(min(losses)), _TEMPERATURES.index(1.0)
+    return Calibration(
+        temperature=_TEMPERATURES[best],
+        n=len(right),
+        heldout=len(truly),
+        error_before=calibration_error(checked[:, plain], truly),
+        error_after=calibration_error(checked[:, best], truly),
+    )
+
+
+def calibration_error(confidence: "numpy.ndarray", right: "numpy.ndarray") -> float:
+    """Mean distance of confidence and accuracy over ten bins, weighted by their sizes (Naeini et al., 2015)."""
+    import numpy as np
+
+    place = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    bins = [place == number for number in range(_BINS) if (place == number).any()]
+    return float(sum(abs(confidence[chosen].mean() - right[chosen].mean()) * chosen.mean() for chosen in bins))
+
+
+def _confidences(
+    generator: "LlamaCppGenerator", examples: Sequence[Example], task: TaskSpec, max_new_tokens: int
+) -> tuple["numpy.ndarray", "numpy.ndarray"]:
+    """Confidence by answer and temperature [answers, temperatures], and whether each answer is right [answers].
+
+    Answers that are no label have confidence 0 at any temperature and are left out.
+    """
+    import numpy as np
+
+    tokenizer, known = generator.tokenizer, set(task.catalogue.labels if task.catalogue else [])
+    prompts = [encode_prompt(tokenizer, task.conversation(e.prompt, e.role), task.tools) for e in examples]
+    answers = generator.generate_ids(prompts, max_new_tokens)
+    rows, right = [], []
+    for example, prompt, ids in zip(examples, prompts, answers, strict=True):
+        said = tokenizer.decode(ids[:-1], skip_special_tokens=True).strip()
+        if len(ids) == max_new_tokens or said not in known:  # cut off, or no label
+            continue
+        logits = generator.logits([prompt + ids])[0][len(prompt) - 1 : -1].astype(np.float64)
+        below = logits - logits[np.arange(len(ids)), ids][:, None]
+        rows.append([math.exp(-np.log(np.exp(below / t).sum(axis=1)).sum()) for t in _TEMPERATURES])
+        right.append(said == example.answer.content.strip())
+    return np.array(rows).reshape(-1, len(_TEMPERATURES)), np.array(right, dtype=bool)
+
+
+def _log_loss(confidence: "numpy.ndarray", right: "numpy.ndarray") -> float:
+    import numpy as np
+
+    hits = int(right.sum())
+    target = np.where(right, (hits + 1) / (hits + 2), 1 / (len(right) - hits + 2))
+    sure = np.clip(confidence, 1e-9, 1 - 1e-9)
+    return float(-(target * np.log(sure) + (1 - target) * np.log(1 - sure)).mean())
