@@ -1,0 +1,200 @@
+"""On-policy distillation: the student answers, and is pulled to the teacher's distribution wherever it went.
+
+Agarwal et al., "On-Policy Distillation of Language Models: Learning from Self-Generated Mistakes" (ICLR 2024). trl's
+trainers for it sample from raw conversations and hold both models' logits at every position; here the prompts are the
+very tokens of inference, and logits are made at the answers' positions alone, a part at a time.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from pocketloop.contracts.errors import DataError
+from pocketloop.contracts.examples import Example
+from pocketloop.contracts.reports import StageTraining
+from pocketloop.contracts.training import DistillConfig
+from pocketloop.models.chat import stop_ids
+from pocketloop.training.hardware import choose_attention
+from pocketloop.training.stage import StageRun, run_trainer, trainer_arguments
+from pocketloop.training.tokens import IGNORED, TrainingSequence
+from pocketloop.training.trainer import answer_trainer_class
+
+_LOGITS_AT_ONCE = 1 << 25
+"""The most logits of one model that are held at a time: 128 MiB of float32."""
+
+
+def match_teacher(stage: StageRun, config: DistillConfig, teacher: Any) -> StageTraining:
+    """Every step samples answers to its prompts and lowers the divergence from `teacher`, a frozen model, along them.
+
+    Raises:
+        DataError: there is nothing to train on.
+        ModelError: the loss is no longer a number.
+    """
+    from datasets import Dataset
+    from trl import SFTConfig as TrlConfig
+
+    sequences = _last_turns(stage, stage.data.train.examples)
+    held_out = sorted(_last_turns(stage, stage.data.validation.examples), key=lambda one: len(one.input_ids))
+    if not sequences:
+        raise DataError(
+            f"none of the {len(stage.data.train.examples)} training examples ends within {stage.config.max_length} "
+            f"tokens; raise {stage.key}.max_length, or see what the data stages left out"
+        )
+    longest = max(len(sequence.input_ids) for sequence in sequences) + config.max_new_tokens
+    choose_attention(stage.model, longest)
+    choose_attention(teacher, longest)
+    trainer = distillation_trainer_class()(
+        stage,
+        config,
+        teacher,
+        model=stage.model,
+        args=TrlConfig(
+            **trainer_arguments(stage, len(sequences), bool(held_out)),
+            train_sampling_strategy="group_by_length",
+            dataset_kwargs={"skip_prepare_dataset": True},
+            loss_type="nll",
+            max_length=None,
+            prediction_loss_only=True,
+        ),
+        train_dataset=Dataset.from_list([vars(sequence) for sequence in sequences]),
+        eval_dataset=Dataset.from_list([vars(sequence) for sequence in held_out]) if held_out else None,
+        processing_class=stage.tokenizer,
+    )
+    return run_trainer(stage, trainer, len(sequences), {"loss": "loss", "validation_loss": "eval_loss"})
+
+
+def _last_turns(stage: StageRun, examples: Sequence[Example]) -> list[TrainingSequence]:
+    """The examples' tokens with the last turn alone as what is learnt; those that do not fit are counted."""
+    encoder = stage.encoder()
+    encoder.whole_dialogues = False
+    encoded = [encoder.encode(example) for example in examples]
+    kept = [sequence for sequence in encoded if sequence is not None]
+    if len(kept) < len(encoded):
+        reason = "answer beyond max_length"
+        stage.left_out[reason] = stage.left_out.get(reason, 0) + len(encoded) - len(kept)
+    return kept
+
+
+@cache
+def distillation_trainer_class() -> type[Any]:
+    """An `AnswerTrainer` whose loss is the generalized Jensen-Shannon divergence from a teacher.
+
+    In training it replaces each right answer by one that the student samples; held out it measures along the right
+    one, which is the same for every state of the student.
+    """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    class DistillationTrainer(answer_trainer_class()):  # type: ignore[misc]
+        def __init__(self, stage: StageRun, config: DistillConfig, teacher: Any, **more: Any) -> None:
+            super().__init__(stage, **more)
+            self.teacher = teacher
+            self.settings = config
+            self.stops = stop_ids(stage.tokenizer, teacher.generation_config)
+
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: dict[str, Any],
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
+        ) -> Any:
+            student = self.accelerator.unwrap_model(model)
+            if model.training:
+                inputs = self.sampled(student, inputs)
+                self.stage.tokens += int(inputs["attention_mask"].sum())
+            learnt = inputs["labels"][:, 1:] != IGNORED
+            with self.accelerator.autocast():
+                ours = _hidden(student.get_base_model(), inputs)[:, :-1][learnt]
+                with torch.no_grad():
+                    theirs = _hidden(self.teacher, inputs)[:, :-1][learnt]
+                loss = self.divergence(student.get_base_model(), ours, theirs) / learnt.sum()
+            return (loss, {}) if return_outputs else loss
+
+        def sampled(self, student: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+            """The batch with answers of the student's own, drawn at the stage's temperature."""
+            prompts = [
+                row[kept][: int((label != IGNORED).nonzero()[0])].tolist()
+                for row, kept, label in zip(
+                    inputs["input_ids"], inputs["attention_mask"].bool(), inputs["labels"], strict=True
+                )
+            ]
+            padded = self.stage.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+            student.eval()
+            with torch.no_grad(), self.accelerator.autocast():
+                drawn = student.generate(
+                    **padded.to(student.device),
+                    max_new_tokens=self.settings.max_new_tokens,
+                    do_sample=True,
+                    temperature=self.settings.temperature,
+                    top_k=0,
+                    top_p=1.0,
+                    eos_token_id=sorted(self.stops),
+                    pad_token_id=self.stage.tokenizer.pad_token_id,
+                )
+            student.train()
+            answers = [self._ended(row) for row in drawn[:, padded["input_ids"].shape[1] :].tolist()]
+            rows = [
+                {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
+                for prompt, answer in zip(prompts, answers, strict=True)
+            ]
+            return {name: value.to(student.device) for name, value in self.data_collator(rows).items()}
+
+        def _ended(self, row: list[int]) -> list[int]:
+            end = next((place for place, token in enumerate(row) if token in self.stops), len(row) - 1)
+            return row[: end + 1]
+
+        def divergence(self, student: Any, ours: Any, theirs: Any) -> Any:
+            """Sum over the positions, whose logits are made a part at a time."""
+            at_once = max(1, _LOGITS_AT_ONCE // student.get_output_embeddings().weight.shape[0])
+            parts = list(zip(ours.split(at_once), theirs.split(at_once), strict=True))
+
+            def of_part(mine: Any, right: Any) -> Any:
+                with torch.no_grad():
+                    known = _logits(self.teacher, right)
+                return divergence(_logits(student, mine), known, self.settings.beta)
+
+            if len(parts) == 1:
+                return of_part(*parts[0])
+            return sum(checkpoint(of_part, *part, use_reentrant=False) for part in parts)
+
+    return DistillationTrainer
+
+
+def _hidden(causal: Any, inputs: dict[str, Any]) -> Any:
+    return causal.base_model(
+        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
+    ).last_hidden_state
+
+
+def _logits(causal: Any, hidden: Any) -> Any:
+    import torch
+
+    logits = causal.get_output_embeddings()(hidden).float()
+    cap = getattr(causal.config.get_text_config(), "final_logit_softcapping", None)
+    return cap * torch.tanh(logits / cap) if cap else logits
+
+
+def divergence(student: Any, teacher: Any, beta: float) -> Any:
+    """The generalized Jensen-Shannon divergence of two rows of logits each, in nats, summed over the rows.
+
+    With the mixture M = beta T + (1 - beta) S it is beta KL(T || M) + (1 - beta) KL(S || M) (Agarwal et al., 2024,
+    equation 1); at 0 it is KL(T || S) and at 1 KL(S || T), the limits of its slopes there. A model whose output has
+    rows beyond the vocabulary is compared on those that both have.
+
+    Args:
+        student: logits (positions, vocabulary), which take the gradient.
+        teacher: logits of the same positions.
+        beta: the teacher's share of the mixture.
+    """
+    from torch import logaddexp
+    from torch.nn.functional import kl_div
+
+    shared = min(student.shape[-1], teacher.shape[-1])
+    ours, theirs = student[..., :shared].log_softmax(-1), teacher[..., :shared].log_softmax(-1)
+    if beta in (0, 1):
+        return kl_div(*((ours, theirs) if beta == 0 else (theirs, ours)), reduction="sum", log_target=True)
+    mixture = logaddexp(theirs + math.log(beta), ours + math.log1p(-beta))
+    from_teacher = kl_div(mixture, theirs, reduction="sum", log_target=True)
+    return beta * from_teacher + (1 - beta) * kl_div(mixture, ours, reduction="sum", log_target=True)
