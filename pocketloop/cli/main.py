@@ -17,6 +17,7 @@ from pocketloop.cli import (
     labels,
     new,
     pipelines,
+    plan,
     recipes,
     registry,
     review,
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 pipelines.add_to(app)
 recipes.add_to(app)
+plan.add_to(app)
 data.add_to(app)
 labels.add_to(app)
 new.add_to(app)
