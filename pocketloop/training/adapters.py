@@ -7,6 +7,7 @@ from typing import Any
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.files import atomic_dir
 from pocketloop.contracts.training import LoraConfig
+from pocketloop.training.processes import is_first, refuse_if_apart, wait_for_all
 
 ADAPTER = "default"
 """peft's name of the adapter that is trained."""
@@ -74,7 +75,17 @@ def open_adapter(model: Any, folder: Path) -> Any:
 
 
 def save_adapter(model: Any, out: Path, base: str) -> None:
-    """Write `adapter_model.safetensors` and `adapter_config.json`; equal adapters give equal bytes."""
+    """Write `adapter_model.safetensors` and `adapter_config.json`; equal adapters give equal bytes.
+
+    Of several processes the first one writes; all come back when it is done.
+    """
+    refuse_if_apart(model)
+    if is_first():
+        _write_adapter(model, out, base)
+    wait_for_all()
+
+
+def _write_adapter(model: Any, out: Path, base: str) -> None:
     with atomic_dir(out) as folder:
         model.save_pretrained(folder, safe_serialization=True, selected_adapters=[ADAPTER])
         written = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))

@@ -21,6 +21,7 @@ from typing import Any
 
 from pocketloop.contracts.errors import TrainingInterrupted
 from pocketloop.contracts.files import write_json
+from pocketloop.training.processes import is_first, process_number, wait_for_all
 
 _MARK = "state.json"
 _RANKS = "ranks.safetensors"
@@ -80,8 +81,9 @@ def latest_checkpoint(folder: Path) -> Path | None:
     for checkpoint in folder.glob("checkpoint-*"):
         if (checkpoint / _MARK).is_file():
             whole.append(checkpoint)
-        else:
+        elif is_first():
             shutil.rmtree(checkpoint)
+    wait_for_all()
     return max(whole, key=_step_of, default=None)
 
 
@@ -101,7 +103,7 @@ def read_best(checkpoint: Path) -> dict[str, Any]:
 
 def _best_file() -> str:
     """Every process keeps its own part, where the weights are spread over several."""
-    return f"best-{os.environ.get('RANK', '0')}.safetensors"
+    return f"best-{process_number()}.safetensors"
 
 
 def _read_tensors(file: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ A process that was not started with others (`launch.launch`) is the first of one
 import os
 from typing import Any
 
-from pocketloop.contracts.errors import ConfigError
+from pocketloop.contracts.errors import ConfigError, ModelError
 
 
 def process_count() -> int:
@@ -62,7 +62,7 @@ def average_gradients_of(trainer: Any) -> None:
     directly, so that only answers are projected to the vocabulary. An adapter is small: one exchange of all of its
     gradients costs nothing beside the step, and where DDP has averaged them before it changes nothing.
     """
-    if process_count() == 1:
+    if process_count() == 1 or is_sharded():
         return
     backward = trainer.accelerator.backward
 
@@ -86,3 +86,33 @@ def average_gradients(model: Any) -> None:
     flat /= process_count()
     for parameter, mean in zip(trained, flat.split([parameter.numel() for parameter in trained]), strict=True):
         parameter.grad.copy_(mean.view_as(parameter))
+
+
+def is_sharded() -> bool:
+    """Whether every process holds a part of each weight (FSDP) instead of all of it."""
+    return process_count() > 1 and os.environ.get("ACCELERATE_USE_FSDP") == "true"
+
+
+def refuse_if_apart(model: Any) -> None:
+    """Check that every process has learnt the same.
+
+    Raises:
+        ModelError: the trained weights differ, bit for bit, from one process to another.
+    """
+    if process_count() == 1 or is_sharded():
+        return
+    import hashlib
+
+    import torch
+
+    digest = hashlib.sha256()
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    digests: list[Any] = [None] * process_count()
+    torch.distributed.all_gather_object(digests, digest.hexdigest())
+    if len(set(digests)) > 1:
+        raise ModelError(
+            f"the adapter's weights differ between the {process_count()} training processes, so that none of them can "
+            "be trusted; train with train.resources.processes 1"
+        )

@@ -19,7 +19,9 @@ from pocketloop.training.dpo import train_dpo
 from pocketloop.training.group import train_group
 from pocketloop.training.hardware import computes_in_bfloat16, quiet_libraries, use_cores
 from pocketloop.training.kto import train_kto
+from pocketloop.training.launch import launch
 from pocketloop.training.ppo import train_ppo
+from pocketloop.training.processes import is_first, process_count, wait_for_all
 from pocketloop.training.progress import OnProgress, Progress, print_progress
 from pocketloop.training.reward import train_reward
 from pocketloop.training.sft import train_sft
@@ -65,6 +67,8 @@ def train_adapter(
     """
     from transformers import set_seed
 
+    if training.resources.processes > process_count():
+        return launch(base, data, task, training, out, work, on_progress, start=start, every_seconds=every_seconds)
     _claim(work, _fingerprint(base, data, task, training, start))
     folders = [work / f"{number}-{entry.name}" for number, entry in enumerate(training.stages)]
     reports: list[StageTraining] = []
@@ -110,10 +114,12 @@ def train_adapter(
             reports.append(STAGES[entry.name](stage))
             if is_adalora(model) and entry.name != "reward":
                 model, ranks = fold(model)
-                write_json(work / "ranks.json", dict(ranks))
+                if is_first():
+                    write_json(work / "ranks.json", dict(ranks))
             save_adapter(model, folder / "after", base.base)
-            write_json(folder / "report.json", reports[-1])
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            if is_first():
+                write_json(folder / "report.json", reports[-1])
+                shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         save_adapter(model, out, base.base)
     trainable, parameters = model.get_nb_trainable_parameters()
     return TrainReport(parameters=parameters, trainable=trainable, stages=reports, ranks=_read_ranks(work))
@@ -122,12 +128,14 @@ def train_adapter(
 def _claim(work: Path, fingerprint: str) -> None:
     """Make `work` the place of exactly this input: what another one left is removed."""
     mark = work / "input.json"
-    if mark.is_file() and mark.read_text(encoding="utf-8") == fingerprint:
-        return
-    if work.is_dir():
-        shutil.rmtree(work)
-    work.mkdir(parents=True)
-    mark.write_text(fingerprint, encoding="utf-8")
+    known = mark.is_file() and mark.read_text(encoding="utf-8") == fingerprint
+    wait_for_all()  # before the first process writes what the others are reading
+    if is_first() and not known:
+        if work.is_dir():
+            shutil.rmtree(work)
+        work.mkdir(parents=True)
+        mark.write_text(fingerprint, encoding="utf-8")
+    wait_for_all()
 
 
 def _fingerprint(
