@@ -10,11 +10,13 @@ from pydantic import BaseModel, ValidationError
 from zenml import step
 
 from pocketloop.contracts.errors import DataError, ModelError
-from pocketloop.contracts.files import read_jsonl
+from pocketloop.contracts.examples import Example
+from pocketloop.contracts.files import Folder, read_jsonl
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.recipe import BaseConfig, Recipe
 from pocketloop.contracts.reports import BaseManifest
 from pocketloop.contracts.training import LoraConfig
+from steps.examples import split_examples
 
 
 class ChampionRef(BaseModel):
@@ -67,15 +69,43 @@ def seen_by(home: Home, name: str, release: str, split: str) -> frozenset[str]:
     Raises:
         DataError: the release is gone.
     """
+    folder = _splits(home, name, release)
+    files = [folder / f"{split}.jsonl", folder / "pairs" / f"{split}.jsonl", folder / "rated" / f"{split}.jsonl"]
+    rows = (row for file in files if file.is_file() for row in read_jsonl(file))
+    return frozenset(str(row[key]) for row in rows for key in ("example_id", "pair_id", "rated_id") if key in row)
+
+
+def tested_on(home: Home, recipe: Recipe, ref: ChampionRef, dataset: Folder) -> list[Example]:
+    """The test split of the release that the champion was trained on, less what `dataset` now trains on.
+
+    Where somebody whose records are in that release was forgotten, only what `dataset` still tests on is left.
+
+    Raises:
+        DataError: the release is gone.
+    """
+    from pocketloop.data.forget import withdrawn
+    from pocketloop.registry.mlflow_store import candidate
+
+    release = candidate(home, recipe.adapter, ref.version).dataset_digest
+    splits = _splits(home, f"{recipe.adapter}@{ref.version}", release)
+    examples = split_examples(Folder(path=splits, digest=""), "test", recipe)
+    trained = _ids(dataset / "train.jsonl")
+    kept = _ids(dataset / "test.jsonl") if withdrawn(home, release) else None
+    return [e for e in examples if e.example_id not in trained and (kept is None or e.example_id in kept)]
+
+
+def _ids(path: Path) -> frozenset[str]:
+    return frozenset(str(row["example_id"]) for row in read_jsonl(path))
+
+
+def _splits(home: Home, name: str, release: str) -> Path:
     folder = home.releases / release / "splits"
-    if not (folder / f"{split}.jsonl").is_file():
+    if not (folder / "train.jsonl").is_file():
         raise DataError(
             f"{name} was trained on release {release[:12]}, which is gone from {home.releases.name}/: nobody knows "
             "what it has seen; train with --set train.start=base"
         )
-    files = [folder / f"{split}.jsonl", folder / "pairs" / f"{split}.jsonl", folder / "rated" / f"{split}.jsonl"]
-    rows = (row for file in files if file.is_file() for row in read_jsonl(file))
-    return frozenset(str(row[key]) for row in rows for key in ("example_id", "pair_id", "rated_id") if key in row)
+    return folder
 
 
 def _check_base(name: str, theirs: BaseManifest, base: BaseConfig) -> None:

@@ -14,12 +14,14 @@ from pocketloop.contracts.reports import EvaluationReport, SetResult
 from pocketloop.evaluation.suite import Outcome
 from pocketloop.models.generators import Generator
 from pocketloop.tasks.tasks import TaskSpec
-from steps.champion import ChampionRef
+from steps.champion import ChampionRef, tested_on
 from steps.examples import evaluation_sets, split_examples
 from steps.stage import BY_CONTENT, stage
 
 TRANSFORMERS_EXAMPLES = 256
 """Enough to see that the training framework agrees; what counts is what the phone runs."""
+CHAMPIONS_OWN = "champion_test"
+"""The set on which a candidate that went on from the champion is asked what it has forgotten."""
 
 
 @step(cache_policy=BY_CONTENT)
@@ -45,6 +47,9 @@ def evaluate(
     with stage("evaluate") as this, ExitStack() as held:
         task = TaskSpec.of(recipe, load_catalogue(recipe))
         sets = evaluation_sets(dataset, recipe)
+        if recipe.train.start == "champion" and champion.version:
+            old = tested_on(Home(), recipe, champion, dataset)
+            sets |= {CHAMPIONS_OWN: old} if old else {}
         prepared = open_base(base_files.path)
         runtime = held.enter_context(LlamaCppGenerator(prepared.quantized, prepared.tokenizer, context=base.context))
         adapters = {"adapter": exported / "adapter.gguf", "base": None}
@@ -61,6 +66,8 @@ def evaluate(
 
         for name, examples in sets.items():
             for model, file in adapters.items():
+                if name == CHAMPIONS_OWN and model == "base":
+                    continue
                 runtime.set_adapter(file)
                 outcomes = measure(model, runtime, name, examples)
                 if model == "adapter" and not report.confusion:

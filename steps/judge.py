@@ -1,5 +1,6 @@
 """Judge: the gates' verdict, and the bundle of files, report and card that a reviewer will see."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -40,16 +41,20 @@ def judge(
     """Decide, and write everything that is registered; a candidate that fails is kept too, with its verdict."""
     from pocketloop.evaluation.bundle import write_bundle
     from pocketloop.evaluation.findings import Findings
+    from pocketloop.evaluation.forgetting import forgotten
     from pocketloop.evaluation.gates import decide
     from pocketloop.evaluation.suite import read_outcomes
 
     with stage("judge") as this:
-        main = evaluation_report.results[0].set
-        paired = {
-            model: read_outcomes(path)
-            for model in ("adapter", "base", "champion")
-            if (path := outcomes / f"{main}.{model}.jsonl").is_file()
+        by_set = {
+            result.set: {
+                model: read_outcomes(path)
+                for model in ("adapter", "base", "champion")
+                if (path := outcomes / f"{result.set}.{model}.jsonl").is_file()
+            }
+            for result in evaluation_report.results
         }
+        paired = by_set[evaluation_report.results[0].set]
         size = (exported / "adapter.gguf").stat().st_size
         decision = decide(recipe, evaluation_report, paired, parity_report, safety_report, size)
         findings = Findings(
@@ -66,6 +71,8 @@ def judge(
             champion=champion.version,
             rollout=plan,
         )
+        if champion.version and train_report.start == champion.version:
+            findings = replace(findings, forgetting=forgotten(by_set, findings.main_metric))
         write_bundle(this.scratch, findings, exported.path, adapter.path, load_catalogue(recipe), datetime.now(UTC))
         counts = {
             verdict: sum(g.verdict == verdict for g in decision.gates) for verdict in ("pass", "inconclusive", "fail")

@@ -4,6 +4,7 @@ from pocketloop.contracts.reports import Agreed, Estimate, GateDecision, SafetyR
 from pocketloop.contracts.rollout import RolloutPlan
 from pocketloop.evaluation.findings import MODELS, Findings
 
+_MOST_LABELS = 3
 _SIGNS = {"pass": "✓ pass", "fail": "✗ fail", "inconclusive": "? inconclusive"}
 
 
@@ -21,6 +22,7 @@ def adapter_card(findings: Findings, digest: str) -> str:
         _how_to_approve(recipe.adapter, findings.decision),
         "## Scores",
         *(_scores(name, results, findings.champion) for name, results in findings.sets.items()),
+        *(["## What was forgotten", _forgotten(findings)] if findings.forgetting else []),
         "## Gates",
         _gates(findings.decision),
         "## Safety",
@@ -66,6 +68,24 @@ def _scores(set_name: str, results: list[SetResult], champion: str) -> str:
 
 def _interval(found: Estimate | None) -> str:
     return "–" if found is None else f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def _forgotten(findings: Findings) -> str:
+    rows = [
+        [
+            changes.set,
+            f"{changes.total.n:,}",
+            f"{changes.total.lost:,}",
+            f"{changes.total.gained:,}",
+            f"{changes.total.difference:+.3f} ({changes.total.low:+.3f} to {changes.total.high:+.3f})",
+            ", ".join(f"{row.label} {row.lost}" for row in changes.labels[:_MOST_LABELS] if row.lost) or "–",
+        ]
+        for changes in findings.forgetting
+    ]
+    training = findings.training
+    said = f"Training went on from version {training.start}, with {training.replayed:,} examples that it had seen."
+    header = ["set", "n", "lost", "gained", f"difference in `{findings.forgetting[0].metric}`", "lost most by label"]
+    return f"{said} Both versions on the same items:\n\n{_table(header, rows)}"
 
 
 def _gates(decision: GateDecision) -> str:

@@ -1,6 +1,6 @@
 """Everything that is known of a candidate when it is judged, and the tables that both the report and the card show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pocketloop.contracts.recipe import Recipe
@@ -15,6 +15,7 @@ from pocketloop.contracts.reports import (
     TrainReport,
 )
 from pocketloop.contracts.rollout import RolloutPlan
+from pocketloop.evaluation.forgetting import Forgetting
 from pocketloop.evaluation.suite import Outcomes
 from pocketloop.tasks.tasks import TaskSpec
 
@@ -47,6 +48,8 @@ class Findings:
     champion: str = ""
     rollout: RolloutPlan | None = None
     """What the recipe's ladder means for this fleet; `None` where its size is unknown."""
+    forgetting: Sequence[Forgetting] = ()
+    """Candidate and champion item by item, where training went on from the champion."""
 
     @property
     def sets(self) -> dict[str, list[SetResult]]:

@@ -9,6 +9,7 @@ from pocketloop.evaluation.plots import COLOURS, confusion_figure, loss_figure, 
 from pocketloop.evaluation.suite import top_confusions
 
 _MOST_CONFUSIONS = 12
+_MOST_FORGOTTEN = 12
 
 
 def write_report(path: Path, findings: Findings) -> None:
@@ -38,6 +39,7 @@ def render_report(findings: Findings) -> str:
         figures=figures,
         classes=class_rows(findings),
         confusions=top_confusions(confusion, _MOST_CONFUSIONS),
+        most_forgotten=_MOST_FORGOTTEN,
         models=MODELS,
         colours=COLOURS,
         signs={"pass": "✓ pass", "fail": "✗ fail", "inconclusive": "? inconclusive"},
