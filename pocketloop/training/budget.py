@@ -18,6 +18,7 @@ from pocketloop.contracts.training import (
 )
 from pocketloop.training.flops import forward_flops, training_flops
 from pocketloop.training.lengths import DataLengths, Lengths
+from pocketloop.training.losses import CHUNK_POSITIONS, LARGE_VOCABULARY
 from pocketloop.training.memory import (
     Batch,
     Memory,
@@ -150,6 +151,7 @@ def _plan_stage(
         answers=0 if stage.name == "reward" else at_once * answers,
         fused_attention=device.gpu or length > _EAGER_LENGTH,
         checkpointing=checkpointing,
+        logits_chunk=CHUNK_POSITIONS if _chunked(shape, config) else None,
     )
     memory = step_memory(shape, lora, precision, batch)
     memory = replace(
@@ -174,6 +176,12 @@ def _sizes(stage: Stage, known: Lengths | None) -> tuple[int, int]:
         return known.longest, known.longest_answer
     new = _new_tokens(config)
     return min(known.longest - known.longest_answer + new, config.max_length), new
+
+
+def _chunked(shape: BaseShape, config: Schedule) -> bool:
+    """Whether the stage's loss makes its logits in parts (`losses.total_cross_entropy`)."""
+    supervised = isinstance(config, SftConfig) or (isinstance(config, DistillConfig) and config.mode == "sequence")
+    return supervised and shape.vocabulary > LARGE_VOCABULARY
 
 
 def _writes(config: Schedule) -> bool:

@@ -42,11 +42,15 @@ def known_machine(shape: BaseShape, cache: Path) -> Device | None:
     return _device(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None
 
 
-def memory_device() -> Device:
-    """The device that training here would use, with its memory as it is now and no speed measured."""
+def memory_device(processes: int = 1) -> Device:
+    """What one of `processes` would have here: memory as it is free now, and no speed measured.
+
+    Each has a GPU of its own, or its share of the memory.
+    """
     from pocketloop.training.hardware import computes_in_bfloat16
 
-    return _device({"half": computes_in_bfloat16(), "flops": 1e12, "gpu": _gpu_name()})
+    device = _device({"half": computes_in_bfloat16(), "flops": 1e12, "gpu": _gpu_name()})
+    return device if device.gpu else device.model_copy(update={"memory_gb": device.memory_gb / processes})
 
 
 def measure_speed(shape: BaseShape) -> dict[str, Any]:

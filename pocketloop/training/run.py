@@ -11,9 +11,12 @@ from pocketloop.contracts.recipe import BaseConfig
 from pocketloop.contracts.reports import StageTraining, TrainReport
 from pocketloop.contracts.training import StageName, TrainConfig
 from pocketloop.models.bases import base_folder, load_base
+from pocketloop.models.chat import load_tokenizer
 from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training.adalora import fold, is_adalora
 from pocketloop.training.adapters import hide_quantization, new_adapter, open_adapter, save_adapter
+from pocketloop.training.admission import choose_gradient_checkpointing
+from pocketloop.training.check import check_training
 from pocketloop.training.distill import train_distilled
 from pocketloop.training.dpo import train_dpo
 from pocketloop.training.group import train_group
@@ -62,11 +65,15 @@ def train_adapter(
     Raises:
         ConfigError: the recipe asks for what the base does not have.
         DataError: a stage has nothing to train on.
-        ModelError: the base cannot be loaded, or a loss is no longer a number.
+        ModelError: the base cannot be loaded, does not fit this machine, or a loss is no longer a number.
         TrainingInterrupted: SIGTERM came; what was done is kept in `work`.
     """
     from transformers import set_seed
 
+    tokenizer = load_tokenizer(base_folder(base), base.chat_template)
+    if process_count() == 1:  # whoever launched several has checked
+        check_training(base, tokenizer, data, task, training, judge)
+    checkpointing = choose_gradient_checkpointing(base, tokenizer, data, task, training)
     if training.resources.processes > process_count():
         return launch(base, data, task, training, out, work, on_progress, start=start, every_seconds=every_seconds)
     _claim(work, _fingerprint(base, data, task, training, start))
@@ -74,7 +81,7 @@ def train_adapter(
     reports: list[StageTraining] = []
     with quiet_libraries():
         half = computes_in_bfloat16()
-        model, tokenizer = load_base(base, "bfloat16" if half else "float32", four_bit=training.lora.method == "qlora")
+        model, _ = load_base(base, "bfloat16" if half else "float32", four_bit=training.lora.method == "qlora")
         use_cores(model.config.get_text_config().hidden_size)
         set_seed(training.seed)
         finished = sum(1 for folder in folders if (folder / "report.json").is_file())
@@ -107,6 +114,7 @@ def train_adapter(
                 reward_model=reward_model,
                 judge=judge,
                 lora=training.lora,
+                gradient_checkpointing=checkpointing[number],
                 checkpoints=training.checkpoints,
                 on_progress=on_progress,
                 every_seconds=every_seconds,
