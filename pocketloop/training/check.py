@@ -151,17 +151,16 @@ def _check_examples(stage: StageRun) -> None:
             f"{stage.key}: the release holds no training examples; see data.sources, and in the release's report "
             "what its stages left out"
         )
+    encoder = stage.encoder()
+    if isinstance(stage.config, OnlineConfig):
+        _try(training_prompts, stage)
+    elif all(encoder.encode(example) is None for example in examples):
+        raise DataError(
+            f"{stage.key}: none of the {len(examples)} training examples ends within {stage.config.max_length} tokens; "
+            f"raise {stage.key}.max_length"
+        )
     if stage.task.name == "intent" and len({example.answer.content.strip() for example in examples}) == 1:
         raise DataError(
             f"{stage.key}: all {len(examples)} training examples have the same answer, so that there is nothing to "
             "tell apart; see data.sources, and in the release's report what its stages left out"
-        )
-    if isinstance(stage.config, OnlineConfig):
-        _try(training_prompts, stage)
-        return
-    encoder = stage.encoder()
-    if all(encoder.encode(example) is None for example in examples):
-        raise DataError(
-            f"{stage.key}: none of the {len(examples)} training examples ends within {stage.config.max_length} tokens; "
-            f"raise {stage.key}.max_length"
         )
