@@ -5,6 +5,7 @@ from typing import Any
 
 from methods_findings import Claim, Finding, Row, average, column, compare, exceeds, win_rate
 from methods_lab import Lab, Trained, own_mistakes, own_ratings, recipe_section
+from methods_measure import Measures
 
 from pocketloop.contracts.reports import Estimate
 from pocketloop.training.mixing import replayed
@@ -22,14 +23,17 @@ class Preferences:
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
+        self.measures = Measures(lab)
         self.start = lab.train("start", recipe_section(SFT), Split(lab.labelled))
         drawn = lab.kept(
-            "answers", ["train", lab.digest_of(self.start)], lambda: lab.answers(self.start, lab.prompts, 2)
+            "answers", ["train", lab.digest_of(self.start)], lambda: self.measures.answers(self.start, lab.prompts, 2)
         )
         self.pairs = own_mistakes(lab.prompts, drawn, lab.task) + lab.corrections
         self.rated = own_ratings(lab.prompts, drawn, lab.task)
         drawn = lab.kept(
-            "answers", ["held out", lab.digest_of(self.start)], lambda: lab.answers(self.start, lab.held_out, 3)
+            "answers",
+            ["held out", lab.digest_of(self.start)],
+            lambda: self.measures.answers(self.start, lab.held_out, 3),
         )
         self.held_out = own_mistakes(lab.held_out, drawn, lab.task)
 
@@ -37,9 +41,9 @@ class Preferences:
         """Figures of the start and of each adapter trained from it, and their measurements for claims."""
         rows, measured = [], {}
         for name, trained in {"SFT start": self.start, **after}.items():
-            greedy = self.lab.greedy(trained)
-            sampled = self.lab.sampled(trained, self.start)
-            prefers = self.lab.prefers(trained, self.held_out)
+            greedy = self.measures.greedy(trained)
+            sampled = self.measures.sampled(trained, self.start)
+            prefers = self.measures.prefers(trained, self.held_out)
             measured[name] = {
                 "exact": column(greedy, "function_exact"),
                 "greedy reward": column(greedy, "reward"),
@@ -101,7 +105,7 @@ def rewarded(known: Preferences) -> Finding:
     reward = {"reward": {"epochs": 2, "learning_rate": 1e-3, "batch_size": 16}}
     ppo = {"ppo": {"learning_rate": 3e-4, "prompts": 256, "batch_size": 32, "max_new_tokens": 64, "kl": 0.05}}
     trained = lab.train("ppo", recipe_section(reward, ppo), Split(lab.prompts, known.pairs), known.start)
-    ranks = lab.ranks(trained.work / "0-reward" / "reward_model", trained, known.held_out)
+    ranks = known.measures.ranks(trained.work / "0-reward" / "reward_model", trained, known.held_out)
     rows, measured = known.rows({"PPO": trained})
     ranking = average(ranks)
     rows.append(Row(name="reward model", figures={"ranks right": ranking}, seconds=None))
@@ -146,21 +150,20 @@ def groups(known: Preferences) -> Finding:
 
 def adapters(lab: Lab) -> Finding:
     """Kinds of adapters after the same SFT on `intent`."""
-    wide = {"r": 64, "alpha": 16}
+    measures = Measures(lab)
     kinds: dict[str, dict[str, Any]] = {
         "LoRA": {},
         "QLoRA": {"method": "qlora"},
         "AdaLoRA": {"method": "adalora"},
         "DoRA": {"method": "dora"},
-        "LoRA, r = 64": wide,
-        "rsLoRA, r = 64": {**wide, "rank_stabilized": True},
+        "rsLoRA": {"rank_stabilized": True},
     }
     rows, right, ranks = [], {}, {}
     for name, shape in kinds.items():
         trained = lab.train(
             f"kind-{name.lower().replace(' ', '')}", recipe_section(INTENT_SFT, lora=shape), Split(lab.labelled)
         )
-        right[name] = column(lab.greedy(trained), "intent_accuracy")
+        right[name] = column(measures.greedy(trained), "intent_accuracy")
         ranks[name] = trained.report.ranks
         rows.append(
             Row(
@@ -183,7 +186,7 @@ def adapters(lab: Lab) -> Finding:
             compare(f"QLoRA is within LoRA's interval ({interval:.3f})", right["QLoRA"], right["LoRA"], interval),
             compare("AdaLoRA at equal parameters is not below LoRA", right["AdaLoRA"], right["LoRA"], interval),
             compare("DoRA is above LoRA", right["DoRA"], right["LoRA"]),
-            compare("rsLoRA is above LoRA at rank 64", right["rsLoRA, r = 64"], right["LoRA, r = 64"]),
+            compare("rsLoRA is above LoRA", right["rsLoRA"], right["LoRA"]),
         ],
         tables={"AdaLoRA's mean rank by layer": _by_layer(ranks["AdaLoRA"])},
     )
@@ -205,7 +208,7 @@ def distilled(known: Preferences) -> Finding:
     """A student with few labels, taught by the SFT start on prompts without labels, or not taught."""
     lab, small = known.lab, {"r": 4, "alpha": 8}
     few = lab.labelled[:150]
-    unlabelled = lab.prompts[:600]
+    unlabelled = {"sequence": lab.prompts[:600], "on_policy": lab.prompts[:160]}
     sft = {"sft": {"epochs": 6, "learning_rate": 6e-3, "batch_size": 16}}
     again = {"sft": {"epochs": 4, "learning_rate": 3e-3, "batch_size": 16}}
     student = lab.train("student", recipe_section(sft, lora=small), Split(few))
@@ -219,15 +222,16 @@ def distilled(known: Preferences) -> Finding:
                 "teacher": "tiny",
                 "teacher_adapter": str(known.start.folder),
                 "mode": mode,
+                "beta": 0.0,
                 "learning_rate": 3e-3,
                 "batch_size": 16,
                 "max_new_tokens": 64,
             }
         }
         trained[f"taught, {mode.replace('_', '-')}"] = lab.train(
-            f"taught-{mode}", recipe_section(stage, lora=small), Split(unlabelled), student
+            f"taught-{mode}", recipe_section(stage, lora=small), Split(unlabelled[mode]), student
         )
-    scores = {name: lab.greedy(one) for name, one in {"teacher": known.start, **trained}.items()}
+    scores = {name: known.measures.greedy(one) for name, one in {"teacher": known.start, **trained}.items()}
     rows = [
         Row(
             name=name,
@@ -250,9 +254,11 @@ def distilled(known: Preferences) -> Finding:
         key="distilled",
         title="Distillation",
         setting=(
-            f"A student of rank 4 learns {len(few)} labelled requests; its teacher, the SFT start (rank 8, "
-            f"{len(lab.labelled)} labelled requests), then answers {len(unlabelled)} requests without labels. Without "
-            "a teacher the student goes on with its own labels for as many examples. Claims compare the mean reward."
+            f"A student of rank 4 learns {len(few)} labelled requests. Its teacher, the SFT start (rank 8, "
+            f"{len(lab.labelled)} labelled requests), then answers {len(unlabelled['sequence'])} requests without "
+            f"labels (sequence), or rates the student's own answers to {len(unlabelled['on_policy'])} of them "
+            "(on-policy, forward KL). Without a teacher the student goes on with its own labels for 600 examples more. "
+            "Claims compare the mean reward."
         ),
         rows=rows,
         claims=claims,
@@ -261,6 +267,7 @@ def distilled(known: Preferences) -> Finding:
 
 def continued(lab: Lab) -> Finding:
     """An adapter that knows half of the intents learns the other half, with and without replay."""
+    measures = Measures(lab)
     names = sorted({example.answer.content for example in lab.labelled})
     old = set(names[::2])
 
@@ -276,7 +283,7 @@ def continued(lab: Lab) -> Finding:
     asked = {"old": [e for e in lab.held_out if is_old(e)], "new": [e for e in lab.held_out if not is_old(e)]}
     rows, right = [], {}
     for name, trained in {"old half only": before, "then the new half": plain, "with replay": replay}.items():
-        right[name] = {half: column(lab.greedy(trained, some), "intent_accuracy") for half, some in asked.items()}
+        right[name] = {half: column(measures.greedy(trained, some), "intent_accuracy") for half, some in asked.items()}
         figures: dict[str, Estimate | float | None] = {
             f"{half} intents right": average(v) for half, v in right[name].items()
         }
