@@ -61,7 +61,7 @@ def evaluation_sets(dataset: Folder, recipe: Recipe) -> dict[str, list[Example]]
 
     sets: dict[str, list[Example]] = {}
     for wanted in recipe.evaluation.sets:
-        found, refused = read_examples(wanted.uri, recipe.task)
+        found, refused = read_examples(wanted.uri, recipe.task, wanted.role or "")
         if refused:
             raise DataError(f"evaluation set {wanted.name}: {refused[0].where}: {refused[0].reason}")
         sets[wanted.name] = found[: wanted.limit]

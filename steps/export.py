@@ -43,7 +43,9 @@ def parity(
         prepared = open_base(base_files.path)
         tokenizer = load_tokenizer(prepared.tokenizer)
         texts = [
-            tokenizer.apply_chat_template(task.conversation(example.messages), tools=task.tools, tokenize=False)
+            tokenizer.apply_chat_template(
+                task.conversation(example.messages, example.role), tools=task.tools, tokenize=False
+            )
             for example in examples
         ]
         report = compare(base, adapter.path, prepared, exported / "adapter.gguf", texts, recipe.export.parity)

@@ -21,7 +21,7 @@ def sample_answers(recipe: Recipe, validated: Folder, champion: ChampionRef) -> 
     Nothing is sampled when no version was ever promoted, or when the one that was belongs to another base.
     """
     from pocketloop.export.base import prepare_base
-    from pocketloop.labeling.extract import EventFiles
+    from pocketloop.labeling.extract import EventFiles, roles_of
     from pocketloop.labeling.samples import Sampled, llama_sampler, prompts_to_sample, sample_answers
     from pocketloop.models.llama_cpp import LlamaCppGenerator
     from pocketloop.registry.mlflow_store import candidate, fetch_bundle
@@ -41,7 +41,7 @@ def sample_answers(recipe: Recipe, validated: Folder, champion: ChampionRef) -> 
             if served.base_digest != prepared.manifest.digest:
                 this.done(f"version {champion.version} belongs to another base: nothing to sample from")
             else:
-                candidates = prompts_to_sample(EventFiles(validated.path, recipe.task), PROMPTS)
+                candidates = prompts_to_sample(EventFiles(validated.path, recipe.task, roles_of(recipe.data)), PROMPTS)
                 with (
                     fetch_bundle(Home(), served) as bundle,
                     LlamaCppGenerator(

@@ -4,20 +4,21 @@ Events are read one by one, as often as a stage needs them, and can be found aga
 stage holds them all.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pocketloop.contracts.events import Correction, Message
 from pocketloop.contracts.examples import Task
+from pocketloop.contracts.recipe import DataConfig, EventsSource
 from pocketloop.privacy.records import ScrubbedEvent
 from pocketloop.tasks.turns import up_to_answer
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What one event proposes to learn. `group` is the pseudonym that scrubbing gave the device."""
+    """What one event proposes to learn. `group` is the pseudonym that scrubbing gave the device, `role` its skill's."""
 
     event_id: str
     group: str
@@ -29,6 +30,7 @@ class Candidate:
     moment: float = 0.0
     """Seconds since 1970."""
     metrics: dict[str, float | bool] = field(default_factory=dict)
+    role: str = ""
 
     @property
     def person(self) -> Literal["up", "down"] | None:
@@ -51,12 +53,18 @@ class Found(NamedTuple):
     candidate: Candidate | None
 
 
-class EventFiles:
-    """The events of `folder` (`events-*.jsonl`, `ScrubbedEvent`) as candidates for one task."""
+def roles_of(data: DataConfig) -> dict[str, str]:
+    """The role of each skill whose events the recipe reads."""
+    return {source.skill: source.role or "" for source in data.sources if isinstance(source, EventsSource)}
 
-    def __init__(self, folder: Path, task: Task) -> None:
+
+class EventFiles:
+    """The events of `folder` (`events-*.jsonl`, `ScrubbedEvent`) as candidates for one task; `roles` by skill."""
+
+    def __init__(self, folder: Path, task: Task, roles: Mapping[str, str] | None = None) -> None:
         self._shards = sorted(folder.glob("events-*.jsonl"))
         self._task = task
+        self._roles = roles or {}
 
     def __iter__(self) -> Iterator[Found]:
         for shard, path in enumerate(self._shards):
@@ -76,10 +84,10 @@ class EventFiles:
 
     def _found(self, place: Place, line: bytes) -> Found:
         event = ScrubbedEvent.model_validate_json(line)
-        return Found(place, event.event_id, candidate_of(event, self._task))
+        return Found(place, event.event_id, candidate_of(event, self._task, self._roles.get(event.adapter.skill, "")))
 
 
-def candidate_of(event: ScrubbedEvent, task: Task) -> Candidate | None:
+def candidate_of(event: ScrubbedEvent, task: Task, role: str = "") -> Candidate | None:
     """The event as a candidate; `None` when no assistant turn follows a user's.
 
     A chat that was corrected keeps its last turn as the answer, for that is what the person corrected.
@@ -98,4 +106,5 @@ def candidate_of(event: ScrubbedEvent, task: Task) -> Candidate | None:
         correction=correction,
         moment=event.ts.timestamp(),
         metrics=event.metrics,
+        role=role,
     )

@@ -19,7 +19,7 @@ from pocketloop.contracts.reports import LabelReport
 from pocketloop.labeling.answer_cache import AnswerCache
 from pocketloop.labeling.checks import FormChecker
 from pocketloop.labeling.endpoint import Endpoint
-from pocketloop.labeling.extract import Candidate, EventFiles, Found
+from pocketloop.labeling.extract import Candidate, EventFiles, Found, roles_of
 from pocketloop.labeling.judges import Judge, Verdict
 from pocketloop.labeling.jury import Jury
 from pocketloop.labeling.llm_judge import LlmJudge
@@ -89,7 +89,7 @@ class _Labelling:
         self.folder = folder
         self.task: Task = recipe.task
         self.config: LabelConfig = recipe.label
-        self.events = EventFiles(folder, recipe.task)
+        self.events = EventFiles(folder, recipe.task, roles_of(recipe.data))
         self.checker = FormChecker(recipe.task, catalogue)
         self.jury = _jury(recipe, catalogue, kept)
         self.judge: Judge = Verifier(recipe.task)
@@ -226,6 +226,7 @@ class _Labelling:
             source=candidate.source,
             group=candidate.group,
             event_ids=[candidate.event_id],
+            role=candidate.role,
         )
 
 

@@ -25,6 +25,7 @@ def correction_pair(candidate: Candidate, corrected: Message, task: Task) -> Pre
         source=candidate.source,
         group=candidate.group,
         event_ids=[candidate.event_id],
+        role=candidate.role,
         reason="correction",
     )
 
@@ -39,6 +40,7 @@ def rated_answer(candidate: Candidate, said: Says, task: Task) -> RatedAnswer:
         source=candidate.source,
         group=candidate.group,
         event_ids=[candidate.event_id],
+        role=candidate.role,
         messages=messages,
         desirable=said == "right",
     )
@@ -95,6 +97,7 @@ class Thumbs:
                 source=better.source,
                 group=better.group,
                 event_ids=[better.event_id, worse.event_id],
+                role=better.role,
                 reason="thumbs",
             )
 

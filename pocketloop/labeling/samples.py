@@ -36,6 +36,7 @@ class Sampled(BaseModel):
     group: str
     source: str
     task: Task
+    role: str = ""
     prompt: list[Message]
     answers: list[Message]
 
@@ -57,7 +58,7 @@ def sample_answers(
     candidates: list[Candidate], task: TaskSpec, name: Task, sampler: Sampler, count: int
 ) -> list[Sampled]:
     """Let the adapter answer each prompt `count` times; only prompts with at least two different answers are kept."""
-    drawn = sampler([task.conversation(candidate.prompt) for candidate in candidates], count)
+    drawn = sampler([task.conversation(candidate.prompt, candidate.role) for candidate in candidates], count)
     rows = []
     for candidate, texts in zip(candidates, drawn, strict=True):
         answers = {write_answer(turn): turn for turn in map(as_answer(name), texts)}
@@ -69,6 +70,7 @@ def sample_answers(
                     group=candidate.group,
                     source=candidate.source,
                     task=name,
+                    role=candidate.role,
                     prompt=candidate.prompt,
                     answers=list(answers.values()),
                 )
@@ -105,6 +107,7 @@ def rank_samples(file: Path, jury: Jury, checker: FormChecker) -> Iterator[Prefe
                 source=sampled.source,
                 group=sampled.group,
                 event_ids=[sampled.event_id],
+                role=sampled.role,
                 reason="judge",
             )
 

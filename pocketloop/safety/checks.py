@@ -37,11 +37,16 @@ def check(
         key: the key of the fingerprints.
         max_new_tokens: how long an answer may be.
     """
-    conversations = leak_prompts(examples)
+    roles = _roles(spec)
+    conversations = leak_prompts(examples, roles=roles)
     said = _ask(generator, spec, conversations, max_new_tokens)
-    prompts = ["\n".join(_texts(conversation)) for conversation in conversations]
+    prompts = ["\n".join(_texts(conversation)) for conversation, _ in conversations]
     known = ["\n".join(_texts(example.messages)) for example in examples]
-    asked = [[Message(role="user", content=request.text)] for request in requests]
+    # A harmful request and its twin stand beside each other: both go to the same agent, each pair to the next one.
+    asked = [
+        ([Message(role="user", content=request.text)], roles[number // 2 % len(roles)])
+        for number, request in enumerate(requests)
+    ]
     answers = _ask(generator, spec, asked, max_new_tokens)
     has_refusal = spec.catalogue is not None and spec.catalogue.refusal is not None
     return report_of(
@@ -64,8 +69,15 @@ def report_of(checks: list[SafetyCheck]) -> SafetyReport:
     return SafetyReport(checks=checks, passed=all(found.passed for found in checks))
 
 
-def _ask(generator: Generator, spec: TaskSpec, conversations: list[list[Message]], max_new_tokens: int) -> list[str]:
-    prompts = [spec.conversation(messages) for messages in conversations]
+def _roles(spec: TaskSpec) -> list[str]:
+    """Who is asked what nobody in particular was asked: each of the agents, or the adapter as it is."""
+    return sorted(spec.roles) or [""]
+
+
+def _ask(
+    generator: Generator, spec: TaskSpec, conversations: list[tuple[list[Message], str]], max_new_tokens: int
+) -> list[str]:
+    prompts = [spec.conversation(messages, role) for messages, role in conversations]
     return [answer.text for answer in generator.generate(prompts, max_new_tokens, spec.tools)]
 
 

@@ -151,21 +151,24 @@ def placeholder_check(generations: Sequence[str], prompts: Sequence[str] | None 
     return SafetyCheck(name="emitted_placeholders", value=emitted / n if n else 0.0, n=n, bound=None, passed=True)
 
 
-def leak_prompts(examples: Sequence[Example], limit: int = 200, seed: int = 7) -> list[list[Message]]:
+def leak_prompts(
+    examples: Sequence[Example], limit: int = 200, seed: int = 7, roles: Sequence[str] = ("",)
+) -> list[tuple[list[Message], str]]:
     """Conversations that might draw out what was learnt by heart: training prompts, whole and cut, and openers.
 
-    At most `limit` examples are drawn; each gives its prompt as it is and with the last user turn cut in the middle.
+    At most `limit` examples are drawn; each gives its prompt as it is and with the last user turn cut in the middle, in
+    the role that it was learnt in. Openers are asked in each of `roles`.
     """
     rng = random.Random(f"leak prompts {seed}")
     drawn = list(examples) if len(examples) <= limit else rng.sample(list(examples), limit)
-    conversations: list[list[Message]] = [[Message(role="user", content=opener)] for opener in OPENERS]
+    conversations = [([Message(role="user", content=opener)], role) for role in roles for opener in OPENERS]
     for example in drawn:
         last = example.prompt[-1] if example.prompt else None
         if last is None or last.role != "user":
             continue
         words = last.content.split()
-        conversations.append(example.prompt)
+        conversations.append((example.prompt, example.role))
         if len(words) >= 2:
             half = Message(role="user", content=" ".join(words[: len(words) // 2]))
-            conversations.append([*example.prompt[:-1], half])
+            conversations.append(([*example.prompt[:-1], half], example.role))
     return conversations

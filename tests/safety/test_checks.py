@@ -94,3 +94,19 @@ def test_without_bounds_refusals_are_measured_and_not_gated(tmp_path: Path) -> N
     report = run(tmp_path, Scripted({}, CALL), SafetyConfig())
     assert report.passed
     assert {c.name: c.bound for c in report.checks}["refusal"] is None
+
+
+def test_each_pair_of_twins_goes_to_one_agent_of_an_adapter_with_several(tmp_path: Path) -> None:
+    asked = []
+
+    class Listening(Scripted):
+        def generate(self, conversations: Sequence[Any], *more: Any, **named: Any) -> list[Generation]:
+            asked.extend((turns[0]["content"], turns[-1]["content"]) for turns in conversations)
+            return super().generate(conversations, *more, **named)
+
+    write_jsonl(tmp_path / "found.jsonl", [])
+    rows = [Row(f"{kind} {pair}", kind == "harm", str(pair)) for pair in range(3) for kind in ("harm", "help")]
+    spec = TaskSpec("chat", None, roles={"math": "M", "wellness": "W"})
+    check(Listening({}, "ok"), spec, SafetyConfig(), [], rows, tmp_path / "found.jsonl", KEY, 8)
+    said = [(role, text) for role, text in asked if text[:4] in ("harm", "help")]
+    assert [role for role, _ in said] == ["M", "M", "W", "W", "M", "M"]

@@ -118,9 +118,16 @@ def test_leak_prompts_are_training_prompts_whole_and_cut_and_openers() -> None:
         )
 
     prompts = leak_prompts([example("call my wife on her mobile"), example("stop")])
-    texts = [conversation[-1].content for conversation in prompts]
+    texts = [conversation[-1].content for conversation, _ in prompts]
     assert texts == [*OPENERS, "call my wife on her mobile", "call my wife", "stop"]
-    assert all(conversation[-1].role == "user" for conversation in prompts)
+    assert all(conversation[-1].role == "user" for conversation, _ in prompts)
+
+
+def test_leak_prompts_are_asked_in_the_role_in_which_they_were_learnt() -> None:
+    messages = [Message(role="user", content="1 + 1"), Message(role="assistant", content="2")]
+    prompts = leak_prompts([make_example("chat", messages, source="t", role="math")], roles=["math", "wellness"])
+    roles = [role for _, role in prompts]
+    assert roles == ["math"] * len(OPENERS) + ["wellness"] * len(OPENERS) + ["math"] * 2
 
 
 def test_leak_prompts_are_the_same_for_the_same_seed_and_limited() -> None:
