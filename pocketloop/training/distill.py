@@ -9,7 +9,7 @@ nothing sensible yet has nothing to be pulled from, so an `sft` or `sequence` st
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pocketloop.contracts.errors import DataError, ModelError
+from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Message
 from pocketloop.contracts.files import read_jsonl, write_jsonl
 from pocketloop.contracts.home import project_root
@@ -20,6 +20,7 @@ from pocketloop.models.bases import load_base, load_with_adapter
 from pocketloop.models.generators import TransformersGenerator
 from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training.on_policy import match_teacher
+from pocketloop.training.processes import is_first, wait_for_all
 from pocketloop.training.progress import Progress
 from pocketloop.training.sft import train_sft
 from pocketloop.training.stage import StageRun
@@ -43,7 +44,7 @@ def train_distilled(stage: StageRun) -> StageTraining:
 
     Raises:
         DataError: the teacher gave no answer, or no prompt is left, to train on.
-        ModelError: the teacher cannot be loaded, or has another vocabulary than the student.
+        ModelError: the teacher cannot be loaded, or the loss is no longer a number.
     """
     config = _config(stage)
     if config.mode == "sequence":
@@ -55,7 +56,7 @@ def open_teacher(stage: StageRun) -> Teacher:
     """Load the teacher of a `distill` stage, in the precision that the student computes in.
 
     Raises:
-        ModelError: it is missing, or its vocabulary differs from the student's.
+        ModelError: it is missing.
     """
     config = _config(stage)
     base = load_base_config(config.teacher)
@@ -65,13 +66,6 @@ def open_teacher(stage: StageRun) -> Teacher:
         model = model.merge_and_unload()
     else:
         model, tokenizer = load_base(base, dtype)
-    ours, theirs = stage.tokenizer.get_vocab(), tokenizer.get_vocab()
-    if ours != theirs:
-        raise ModelError(
-            f"{stage.key}.teacher: {config.teacher} has a vocabulary of {len(theirs)} tokens that is not that of "
-            f"{stage.base.base} ({len(ours)} tokens): their next tokens cannot be compared; name a teacher of the same "
-            "family"
-        )
     return Teacher(model.requires_grad_(False).eval().to(stage.model.device), tokenizer)
 
 
@@ -106,9 +100,10 @@ def _answers(stage: StageRun, config: DistillConfig) -> list[dict[str, Any]]:
     kept = stage.folder / "teacher.jsonl"
     answers = list(read_jsonl(kept)) if kept.is_file() else []
     examples = stage.data.train.examples
-    teacher = open_teacher(stage)
-    generator = TransformersGenerator(teacher.model, teacher.tokenizer)
-    while len(answers) < len(examples):
+    if is_first() and len(answers) < len(examples):
+        teacher = open_teacher(stage)
+        generator = TransformersGenerator(teacher.model, teacher.tokenizer)
+    while is_first() and len(answers) < len(examples):
         batch = examples[len(answers) : len(answers) + _ANSWERED_AT_ONCE]
         prompts = [stage.task.conversation(example.prompt, example.role) for example in batch]
         for answer in generator.generate(prompts, config.max_new_tokens, stage.task.tools):
@@ -116,7 +111,8 @@ def _answers(stage: StageRun, config: DistillConfig) -> list[dict[str, Any]]:
         write_jsonl(kept, answers)
         note = f"{stage.key}: the teacher has answered {len(answers)} of {len(examples)} prompts"
         stage.on_progress(Progress(0, 0, 0.0, 0, 0.0, note=note))
-    return answers
+    wait_for_all()
+    return answers if is_first() else list(read_jsonl(kept))
 
 
 def problem(answer: dict[str, Any], task: TaskSpec) -> str:

@@ -10,30 +10,35 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from pocketloop.contracts.errors import DataError
+from pocketloop.contracts.errors import ConfigError, DataError
 from pocketloop.contracts.examples import Example
 from pocketloop.contracts.reports import StageTraining
 from pocketloop.contracts.training import DistillConfig
 from pocketloop.models.chat import stop_ids
 from pocketloop.training.hardware import choose_attention
+from pocketloop.training.losses import CHUNK_POSITIONS, LARGE_VOCABULARY, project
+from pocketloop.training.processes import is_sharded
 from pocketloop.training.stage import StageRun, run_trainer, trainer_arguments
 from pocketloop.training.tokens import IGNORED, TrainingSequence
 from pocketloop.training.trainer import answer_trainer_class
-
-_LOGITS_AT_ONCE = 1 << 25
-"""The most logits of one model that are held at a time: 128 MiB of float32."""
 
 
 def match_teacher(stage: StageRun, config: DistillConfig, teacher: Any) -> StageTraining:
     """Every step samples answers to its prompts and lowers the divergence from `teacher`, a frozen model, along them.
 
     Raises:
+        ConfigError: the student's weights are sharded over processes, and no process can sample from a part of it.
         DataError: there is nothing to train on.
         ModelError: the loss is no longer a number.
     """
     from datasets import Dataset
     from trl import SFTConfig as TrlConfig
 
+    if is_sharded():
+        raise ConfigError(
+            f"{stage.key} samples answers from the student, which fsdp leaves no process whole; set "
+            "train.resources.strategy to ddp, or mode to sequence"
+        )
     sequences = _last_turns(stage, stage.data.train.examples)
     held_out = sorted(_last_turns(stage, stage.data.validation.examples), key=lambda one: len(one.input_ids))
     if not sequences:
@@ -100,17 +105,19 @@ def distillation_trainer_class() -> type[Any]:
             return_outputs: bool = False,
             num_items_in_batch: Any = None,
         ) -> Any:
-            student = self.accelerator.unwrap_model(model)
             if model.training:
-                inputs = self.sampled(student, inputs)
-                self.stage.tokens += int(inputs["attention_mask"].sum())
-            learnt = inputs["labels"][:, 1:] != IGNORED
-            with self.accelerator.autocast():
-                ours = _hidden(student.get_base_model(), inputs)[:, :-1][learnt]
-                with torch.no_grad():
-                    theirs = _hidden(self.teacher, inputs)[:, :-1][learnt]
-                loss = self.divergence(student.get_base_model(), ours, theirs) / learnt.sum()
-            return (loss, {}) if return_outputs else loss
+                inputs = self.sampled(self.accelerator.unwrap_model(model), inputs)
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+        def answer_loss(self, causal: Any, inputs: dict[str, Any]) -> Any:
+            """Mean divergence (nats) at the answer tokens; over all processes' tokens where there are several."""
+            ours, _ = self.answer_states(causal, inputs)
+            with torch.no_grad():
+                theirs, _ = self.answer_states(self.teacher, inputs)
+            count = torch.tensor(float(len(ours)), device=ours.device)
+            if self.accelerator.num_processes > 1:
+                count = self.accelerator.reduce(count, "mean")
+            return self.divergence(causal, ours, theirs) / count
 
         def sampled(self, student: Any, inputs: dict[str, Any]) -> dict[str, Any]:
             """The batch with answers of the student's own, drawn at the stage's temperature."""
@@ -146,34 +153,19 @@ def distillation_trainer_class() -> type[Any]:
             return row[: end + 1]
 
         def divergence(self, student: Any, ours: Any, theirs: Any) -> Any:
-            """Sum over the positions, whose logits are made a part at a time."""
-            at_once = max(1, _LOGITS_AT_ONCE // student.get_output_embeddings().weight.shape[0])
-            parts = list(zip(ours.split(at_once), theirs.split(at_once), strict=True))
+            """Sum over the positions, whose logits are made in parts where the vocabulary is large."""
 
             def of_part(mine: Any, right: Any) -> Any:
                 with torch.no_grad():
-                    known = _logits(self.teacher, right)
-                return divergence(_logits(student, mine), known, self.settings.beta)
+                    known = project(self.teacher, right)
+                return divergence(project(student, mine), known, self.settings.beta)
 
-            if len(parts) == 1:
-                return of_part(*parts[0])
+            if student.config.get_text_config().vocab_size <= LARGE_VOCABULARY:
+                return of_part(ours, theirs)
+            parts = zip(ours.split(CHUNK_POSITIONS), theirs.split(CHUNK_POSITIONS), strict=True)
             return sum(checkpoint(of_part, *part, use_reentrant=False) for part in parts)
 
     return DistillationTrainer
-
-
-def _hidden(causal: Any, inputs: dict[str, Any]) -> Any:
-    return causal.base_model(
-        input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False
-    ).last_hidden_state
-
-
-def _logits(causal: Any, hidden: Any) -> Any:
-    import torch
-
-    logits = causal.get_output_embeddings()(hidden).float()
-    cap = getattr(causal.config.get_text_config(), "final_logit_softcapping", None)
-    return cap * torch.tanh(logits / cap) if cap else logits
 
 
 def divergence(student: Any, teacher: Any, beta: float) -> Any:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tinymodels import save_tiny_model
 
-from pocketloop.contracts.errors import DataError, ModelError
+from pocketloop.contracts.errors import ConfigError, DataError, ModelError
 from pocketloop.contracts.examples import Example, FunctionRow, IntentRow, example_from_row
 from pocketloop.contracts.files import read_jsonl, sha256_tree
 from pocketloop.contracts.recipe import BaseConfig, Catalogue
@@ -19,7 +19,7 @@ from pocketloop.models.generators import TransformersGenerator
 from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training.adapters import new_adapter
 from pocketloop.training.distill import problem
-from pocketloop.training.on_policy import distillation_trainer_class, divergence
+from pocketloop.training.on_policy import distillation_trainer_class, divergence, match_teacher
 from pocketloop.training.progress import Progress
 from pocketloop.training.run import train_adapter
 from pocketloop.training.stage import Split, StageRun, TrainingData
@@ -224,8 +224,9 @@ def test_many_positions_are_compared_in_parts_with_the_same_gradient(
     ours, theirs = torch.randn(10, 64, requires_grad=True), torch.randn(10, 64)
     holder = SimpleNamespace(teacher=other, settings=DistillConfig(teacher="none", beta=0.5))
     found = []
-    for at_once in (1 << 25, 3 * model.config.vocab_size):
-        monkeypatch.setattr(on_policy, "_LOGITS_AT_ONCE", at_once)
+    for large in (1 << 20, 100):
+        monkeypatch.setattr(on_policy, "LARGE_VOCABULARY", large)
+        monkeypatch.setattr(on_policy, "CHUNK_POSITIONS", 3)
         value = distillation_trainer_class().divergence(holder, model, ours, theirs)
         (gradient,) = torch.autograd.grad(value, ours)
         found.append((value, gradient))
@@ -237,8 +238,21 @@ def test_a_teacher_with_another_vocabulary_is_refused(
 ) -> None:
     other = tmp_path_factory.mktemp("other")
     save_base(other, layers=1, vocabulary=420)
-    with pytest.raises(ModelError, match=r"train.stages.0.distill.teacher: .* that is not that of"):
+    with pytest.raises(ModelError, match=r"train.stages.0.distill.teacher: the tokenizer of .* is not that of base"):
         learn(student, asked(8), tmp_path / "adapter", {"distill": {"teacher": str(other / "base.yaml")}})
+
+
+def test_a_sharded_student_cannot_be_sampled_from(
+    student: BaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    settings = DistillConfig(teacher="none")
+    stage = StageRun(
+        "distill", 1, settings, student, INTENT, TrainingData(Split()), None, None, False, 0, tmp_path, tmp_path
+    )
+    with pytest.raises(ConfigError, match=r"train.stages.1.distill samples .* set train.resources.strategy to ddp"):
+        match_teacher(stage, settings, None)
 
 
 def test_a_teacher_that_says_nothing_sensible_is_an_error_that_counts_why(
