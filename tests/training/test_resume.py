@@ -5,19 +5,24 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from preference_runs import pairs, rated
 from tinymodels import save_tiny_model
-from training_runs import settings, tiny_base, train
+from training_runs import INTENT, examples, settings, tiny_base, train
 
 from pocketloop.contracts.files import sha256_tree
 from pocketloop.contracts.recipe import BaseConfig
 from pocketloop.contracts.training import Checkpoints, TrainConfig
 from pocketloop.training.checkpoints import latest_checkpoint
 from pocketloop.training.progress import Progress
+from pocketloop.training.run import train_adapter
 from pocketloop.training.selection import evaluates_after
+from pocketloop.training.stage import Split, TrainingData
 
 HERE = Path(__file__).resolve().parent
 _RUN = """
@@ -106,18 +111,27 @@ def test_a_killed_run_goes_on_to_the_weights_of_one_that_was_not(
             assert ours[counted] == theirs[counted]
 
 
-def interrupted(base: BaseConfig, out: Path, training: TrainConfig, step: int, **more: Any) -> None:
-    """Train up to `step`, in this process, as if it ended there."""
+class Ended(Exception):
+    """The run ended here, as if it had been killed."""
 
-    class Ended(Exception):
-        pass
+
+def end_at(share: float, number: int = 0) -> Callable[[Progress], None]:
+    """Ends the run at that share of the steps of stage `number`."""
+    stages: list[int] = []
 
     def end(progress: Progress) -> None:
-        if progress.step >= step:
+        stages.append(progress.step)
+        begun = sum(later < earlier for earlier, later in pairwise(stages))
+        if begun == number and not progress.note and progress.step >= share * progress.steps:
             raise Ended
 
+    return end
+
+
+def interrupted(base: BaseConfig, out: Path, training: TrainConfig, share: float, **more: Any) -> None:
+    """Train up to `share` of the first stage's steps, in this process, as if it was killed there."""
     with pytest.raises(Ended):
-        train(base, out, training, on_progress=end, every_seconds=0, **more)
+        train(base, out, training, on_progress=end_at(share), every_seconds=0, **more)
 
 
 def often(training: TrainConfig) -> TrainConfig:
@@ -128,7 +142,7 @@ def often(training: TrainConfig) -> TrainConfig:
 def test_every_kind_of_adapter_goes_on_where_it_stood(base: BaseConfig, tmp_path: Path, method: str) -> None:
     training = often(settings({"method": method, "r": 2, "dropout": 0.2}, epochs=4))
     whole = train(base, tmp_path / "whole", training)
-    interrupted(base, tmp_path / "again", training, 10)
+    interrupted(base, tmp_path / "again", training, 0.6)
     notes: list[str] = []
     again = train(base, tmp_path / "again", training, on_progress=lambda progress: notes.append(str(progress)))
     assert notes[0].startswith("train.stages.0.sft: going on at step ")
@@ -153,7 +167,7 @@ def test_what_another_input_left_in_the_work_folder_is_not_gone_on_from(
     base: BaseConfig, tmp_path: Path, change: str
 ) -> None:
     training = often(settings(epochs=1))
-    interrupted(base, tmp_path / "adapter", training, 2)
+    interrupted(base, tmp_path / "adapter", training, 0.5)
     other = training.model_copy(update={"seed": 5}) if change == "recipe" else training
     folder = save_tiny_model(tmp_path / "other", "llama", layers=2, seed=1)
     changed = base.model_copy(update={"source": str(folder)}) if change == "base" else base
@@ -182,7 +196,51 @@ def test_held_out_data_is_scored_evenly_and_at_the_end() -> None:
 
 
 def test_nothing_but_the_weights_and_their_config_leaves_the_work_folder(base: BaseConfig, tmp_path: Path) -> None:
-    interrupted(base, tmp_path / "adapter", often(settings(epochs=1)), 3)
+    interrupted(base, tmp_path / "adapter", often(settings(epochs=1)), 0.7)
     (checkpoint, *_) = (tmp_path / "adapter-work").glob("0-sft/checkpoints/checkpoint-*")
     assert not (checkpoint / "training_args.bin").exists()
     assert not (tmp_path / "adapter").exists()
+
+
+DATA = TrainingData(
+    Split(examples(32), pairs(32), rated(32)), Split(examples(8, 32), pairs(8, offset=32), rated(8, offset=32))
+)
+_SHORT = {"batch_size": 8, "max_length": 64, "learning_rate": 1e-3}
+_ONLINE = {**_SHORT, "max_new_tokens": 6, "max_kl": 1e6, "samples": 4, "epochs": 2, "prompts": 8}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stage",
+    [
+        {"dpo": {**_SHORT, "epochs": 2}},
+        {"kto": {**_SHORT, "epochs": 2}},
+        {"reward": {**_SHORT, "epochs": 2}},
+        {"grpo": _ONLINE},
+        {"rloo": _ONLINE},
+    ],
+    ids=lambda stage: next(iter(stage)),
+)
+def test_every_kind_of_stage_goes_on_where_it_stood(base: BaseConfig, tmp_path: Path, stage: dict[str, Any]) -> None:
+    """Interrupted in the middle of the second epoch."""
+    shape = {"r": 4, "alpha": 8, "dropout": 0.2}
+    training = TrainConfig.model_validate(
+        {"lora": shape, "stages": [{"sft": {**_SHORT, "epochs": 1}}, stage], "checkpoints": {"every_seconds": 0}}
+    )
+    number = 1
+    if "reward" in stage:
+        number, training = 0, training.model_copy(update={"stages": training.stages[::-1]})
+
+    def run(out: Path, on_progress: Any) -> None:
+        work = out.with_name(f"{out.name}-work")
+        train_adapter(base, DATA, INTENT, training, out, work, on_progress, every_seconds=0)
+
+    run(tmp_path / "whole", lambda progress: None)
+    with pytest.raises(Ended):
+        run(tmp_path / "again", end_at(0.7, number))
+    notes: list[str] = []
+    run(tmp_path / "again", lambda progress: notes.append(progress.note))
+    assert sum(f"{next(iter(stage))}: going on at step" in note for note in notes) == 1
+    for kept in ("again", "again-work/1-" + training.stages[1].name + "/after", "again-work/0-reward/reward_model"):
+        if (tmp_path / kept).exists():
+            assert sha256_tree(tmp_path / kept) == sha256_tree(tmp_path / kept.replace("again", "whole"))
