@@ -3,7 +3,7 @@
     python benchmarks/shapes.py OUT [NAME ...]
     pocketloop shapes compare universal --hybrid gateway,functions,wellness,math,logistics,persona --folder OUT
 
-Each recipe is trained for one epoch on the first `EXAMPLES` of its example sources (no events), exported, and
+Each recipe is trained for `EPOCHS` on the first `EXAMPLES` of its example sources (no events), exported, and
 a gateway's confidence calibrated, all without a pipeline. Both shapes learn from the same examples. What is in OUT
 already is not trained again.
 """
@@ -31,8 +31,10 @@ from pocketloop.training.run import train_adapter
 from pocketloop.training.stage import Split, TrainingData
 
 NAMES = ("gateway", "functions", "wellness", "math", "logistics", "persona", "universal")
-EXAMPLES = {"gateway": 4800, "functions": 2400, "wellness": 1200, "math": 2400, "logistics": 2000, "persona": 1200}
-"""By agent: about ten minutes of one processor in all."""
+EPOCHS = {"gateway": 2}
+"""Elsewhere one."""
+EXAMPLES = {"gateway": 2700, "functions": 1200, "wellness": 600, "math": 1200, "logistics": 1000, "persona": 600}
+"""By agent: about five minutes of one processor in all."""
 
 
 def main() -> None:
@@ -42,7 +44,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=NAMES)
     arguments = parser.parse_args()
     for name in arguments.names:
-        recipe = load_recipe(name, ["train.stages.0.sft.epochs=1"])
+        recipe = load_recipe(name, [f"train.stages.0.sft.epochs={EPOCHS.get(name, 1)}"])
         train, validation = examples_of(recipe)
         folder = arguments.out / name
         if not (folder / "adapter").is_dir():
