@@ -8,7 +8,8 @@ orthogonal, without which E would not order the triplets. Afterwards `fold` writ
 from functools import cache
 from typing import Any
 
-from pocketloop.contracts.training import LoraConfig
+from pocketloop.contracts.errors import ConfigError
+from pocketloop.contracts.training import LoraConfig, TrainConfig
 from pocketloop.training.adapters import ADAPTER
 
 _ALLOCATIONS = 100
@@ -53,6 +54,20 @@ def is_adalora(model: Any) -> bool:
     """Whether the adapter being trained is AdaLoRA's."""
     config = getattr(model, "peft_config", {}).get(ADAPTER)
     return config is not None and config.peft_type == "ADALORA"
+
+
+def check_first_stage(training: TrainConfig) -> None:
+    """Refuse AdaLoRA where ranks would never be given up.
+
+    Raises:
+        ConfigError: the stage that trains the adapter first is `ppo`, whose loop has no place for it.
+    """
+    first = next(number for number, stage in enumerate(training.stages) if stage.name != "reward")
+    if training.lora.method == "adalora" and training.stages[first].name == "ppo":
+        raise ConfigError(
+            f"train.stages.{first}.ppo: AdaLoRA gives up its ranks in the first stage, which ppo cannot do: put `sft` "
+            "before it, or set train.lora.method to lora"
+        )
 
 
 def orthogonality(model: Any) -> Any:
@@ -135,9 +150,10 @@ def rank_callback_class() -> type[Any]:
         def restore(self, tensors: dict[str, Any]) -> None:
             """Go on from what `tensors` gave."""
             kinds: dict[str, dict[str, Any]] = {"ipt": {}, "avg": {}, "unc": {}, "kept": {}}
+            device = next(self.model.parameters()).device
             for key, tensor in tensors.items():
                 kind, _, name = key.partition("|")
-                kinds[kind][name] = tensor
+                kinds[kind][name] = tensor.to(device)
             self.allocator.ipt = kinds["ipt"]
             self.allocator.exp_avg_ipt, self.allocator.exp_avg_unc = kinds["avg"], kinds["unc"]
             self.pattern = {name: mask.tolist() for name, mask in kinds["kept"].items()} or None

@@ -13,7 +13,7 @@ from pocketloop.contracts.training import StageName, TrainConfig
 from pocketloop.models.bases import base_folder, load_base
 from pocketloop.models.chat import load_tokenizer
 from pocketloop.tasks.tasks import TaskSpec
-from pocketloop.training.adalora import fold, is_adalora
+from pocketloop.training.adalora import check_first_stage, fold, is_adalora
 from pocketloop.training.adapters import hide_quantization, new_adapter, open_adapter, save_adapter
 from pocketloop.training.admission import choose_gradient_checkpointing
 from pocketloop.training.check import check_training
@@ -72,6 +72,7 @@ def train_adapter(
 
     tokenizer = load_tokenizer(base_folder(base), base.chat_template)
     if process_count() == 1:  # whoever launched several has checked
+        check_first_stage(training)
         check_training(base, tokenizer, data, task, training, judge)
     checkpointing = choose_gradient_checkpointing(base, tokenizer, data, task, training)
     if training.resources.processes > process_count():

@@ -8,9 +8,9 @@ from training_runs import settings, tiny_base, train
 
 from pocketloop.contracts.errors import ConfigError, ExportError
 from pocketloop.contracts.recipe import BaseConfig
-from pocketloop.contracts.training import LoraConfig
+from pocketloop.contracts.training import LoraConfig, TrainConfig
 from pocketloop.models.bases import load_base, load_with_adapter
-from pocketloop.training.adalora import add_orthogonality, fold, is_adalora, orthogonality
+from pocketloop.training.adalora import add_orthogonality, check_first_stage, fold, is_adalora, orthogonality
 from pocketloop.training.adapters import new_adapter, open_adapter, save_adapter
 
 IDS = [[5, 6, 7, 8, 9, 10, 11, 12]]
@@ -198,6 +198,14 @@ def test_a_folded_adapter_computes_what_peft_computes(tmp_path: Path, architectu
     torch.testing.assert_close(
         logits(load_with_adapter(config, tmp_path / "adapter", "float32")[0]), expected, rtol=1e-4, atol=1e-4
     )
+
+
+def test_adalora_cannot_begin_with_a_stage_that_gives_up_no_ranks() -> None:
+    stages: list[dict[str, Any]] = [{"reward": {}}, {"ppo": {}}]
+    training = TrainConfig.model_validate({"lora": {"method": "adalora"}, "stages": stages})
+    with pytest.raises(ConfigError, match=r"train.stages.1.ppo: AdaLoRA gives up its ranks in the first stage"):
+        check_first_stage(training)
+    check_first_stage(TrainConfig.model_validate({"lora": {"method": "adalora"}, "stages": [{"sft": {}}, *stages]}))
 
 
 def test_ranks_that_begin_where_they_end_are_left_alone(base: BaseConfig, tmp_path: Path) -> None:
