@@ -172,8 +172,8 @@ def step_memory(shape: BaseShape, lora: LoraConfig, precision: Precision, batch:
 def _adapter_inputs(shape: BaseShape, lora: LoraConfig, size: int, fused: bool) -> float:
     """What the adapters of one block keep of a token: A's inputs (shared where several read the same), and A's outputs.
 
-    Dropout gives every adapter an input of its own, and a mask of one byte a number. DoRA keeps the base's output and
-    the adapter's, too.
+    Dropout gives every adapter an input of its own, and a mask (held in the inputs' precision on a processor). DoRA
+    keeps the base's output and the adapter's, too.
     """
     per_block = [linear for linear in targeted(shape, lora) if linear.leaf in (*ATTENTION, *MLP)]
     blocks = max(shape.layers, 1)
@@ -181,7 +181,7 @@ def _adapter_inputs(shape: BaseShape, lora: LoraConfig, size: int, fused: bool) 
     if lora.method == "dora":
         outputs += 2 * size * sum(linear.outputs for linear in per_block)
     if lora.dropout > 0:
-        return (outputs + (size + 1) * sum(linear.inputs for linear in per_block)) / blocks
+        return (outputs + 2 * size * sum(linear.inputs for linear in per_block)) / blocks
     readers = {"q_proj": "hidden", "k_proj": "hidden", "v_proj": "hidden", "gate_proj": "mlp", "up_proj": "mlp"}
     read: dict[tuple[str, str], int] = {}
     for linear in per_block:
