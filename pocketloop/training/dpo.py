@@ -13,7 +13,15 @@ from typing import Any
 from pocketloop.contracts.reports import Estimate, StageTraining
 from pocketloop.contracts.training import DpoConfig
 from pocketloop.training.hardware import choose_attention
-from pocketloop.training.logprobs import CHOSEN, PADDING, pad_pairs, pair_log_probs, score_all, without_dropout
+from pocketloop.training.logprobs import (
+    CHOSEN,
+    PADDING,
+    compute_inside,
+    pad_pairs,
+    pair_log_probs,
+    score_all,
+    without_dropout,
+)
 from pocketloop.training.preference_data import EncodedPair, training_pairs
 from pocketloop.training.stage import StageRun, run_trainer, trainer_arguments
 
@@ -132,16 +140,17 @@ def pair_trainer_class() -> type[Any]:
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            causal = self.accelerator.unwrap_model(model).get_base_model()
-            with self.accelerator.autocast():
-                log_probs = pair_log_probs(causal, inputs)
+            log_probs = compute_inside(self, model, inputs, pair_log_probs)
             rewards = self.settings.beta * (log_probs - inputs["reference"])
             margins = rewards[:, 0] - rewards[:, 1]
             loss = -logsigmoid(margins).mean()
             if self.settings.anchor:
-                loss = loss - self.settings.anchor * log_probs[:, 0].sum() / (inputs["part"] == CHOSEN).sum()
+                words = self.accelerator.reduce((inputs["part"] == CHOSEN).sum().float(), "mean")
+                loss = loss - self.settings.anchor * log_probs[:, 0].sum() / words
             if model.training:
-                self.stage.tokens += int((inputs["part"] != PADDING).sum())
+                real = int((inputs["part"] != PADDING).sum())
+                self.stage.tokens += real
+                self.stage.padding += inputs["part"].numel() - real
             noted = self._metrics["train" if model.training else "eval"]
             noted["rewards/accuracies"].extend((margins > 0).float().tolist())
             noted["rewards/margins"].extend(margins.tolist())

@@ -17,7 +17,7 @@ from pocketloop.contracts.reports import Estimate, StageTraining
 from pocketloop.contracts.training import KtoConfig
 from pocketloop.training.dpo import compare_preferences, pairs_log_probs
 from pocketloop.training.hardware import choose_attention
-from pocketloop.training.logprobs import answer_log_probs, score_all, without_dropout
+from pocketloop.training.logprobs import answer_log_probs, compute_inside, score_all, without_dropout
 from pocketloop.training.preference_data import EncodedRating, encode_pairs, training_ratings
 from pocketloop.training.stage import StageRun, run_trainer, trainer_arguments
 
@@ -197,11 +197,12 @@ def _rated_trainer_class() -> type[Any]:
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            causal = self.accelerator.unwrap_model(model).get_base_model()
-            with self.accelerator.autocast():
+            def both(causal: Any, given: dict[str, Any]) -> Any:
                 with torch.no_grad():
-                    others = answer_log_probs(causal, **_part(inputs, "KL_"))
-                log_probs = answer_log_probs(causal, **_part(inputs, ""))
+                    others = answer_log_probs(causal, **_part(given, "KL_"))
+                return answer_log_probs(causal, **_part(given, "")), others
+
+            log_probs, others = compute_inside(self, model, inputs, both)
             point = self.accelerator.gather((others - inputs["ref_KL_logps"]).mean()).mean().clamp(min=0)
             rewards = log_probs - inputs["ref_logps"]
             good = inputs["label"].bool()
@@ -209,7 +210,9 @@ def _rated_trainer_class() -> type[Any]:
             weight = torch.where(good, self.desirable_weight, self.undesirable_weight)
             loss = (weight * (1 - torch.sigmoid(self.beta * sided))).mean()
             if model.training:
-                self.stage.tokens += int(inputs["attention_mask"].sum())
+                real = int(inputs["attention_mask"].sum())
+                self.stage.tokens += real
+                self.stage.padding += inputs["attention_mask"].numel() - real
             noted = self._metrics["train" if model.training else "eval"]
             noted["kl"].append(point.item())
             noted["rewards/accuracies"].extend((sided > 0).float().tolist())

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
+from pocketloop.training.losses import CHUNK_POSITIONS, LARGE_VOCABULARY, computing, project
+
 PROMPT, CHOSEN, REJECTED, PADDING = range(4)
 """The parts of a pair's row."""
 
@@ -22,15 +24,21 @@ Item = TypeVar("Item", bound=_HasLength)
 
 
 def token_log_probs(causal: Any, hidden: Any, tokens: Any) -> Any:
-    """Log-probability (n,) of each token (n,) after the final hidden state (n, width) that predicts it."""
+    """Log-probability (n,) of each token (n,) after the final hidden state (n, width) that predicts it.
+
+    With a large vocabulary the logits are made for a part of the tokens at a time, as in `losses`.
+    """
     import torch
     from torch.nn.functional import cross_entropy
+    from torch.utils.checkpoint import checkpoint
 
-    logits = causal.get_output_embeddings()(hidden).float()
-    cap = getattr(causal.config.get_text_config(), "final_logit_softcapping", None)
-    if cap:
-        logits = cap * torch.tanh(logits / cap)
-    return -cross_entropy(logits, tokens, reduction="none")
+    def found(states: Any, targets: Any) -> Any:
+        return -cross_entropy(project(causal, states), targets, reduction="none")
+
+    if causal.config.get_text_config().vocab_size <= LARGE_VOCABULARY:
+        return found(hidden, tokens)
+    parts = zip(hidden.split(CHUNK_POSITIONS), tokens.split(CHUNK_POSITIONS), strict=True)
+    return torch.cat([checkpoint(found, states, targets, use_reentrant=False) for states, targets in parts])
 
 
 def answer_log_probs(causal: Any, input_ids: Any, attention_mask: Any, answer_mask: Any) -> Any:
@@ -112,6 +120,20 @@ def _as_mask(causal: Any, seen: Any) -> Any:
     if causal.config.get_text_config()._attn_implementation == "sdpa":
         return seen
     return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, torch.finfo(torch.float32).min)
+
+
+def compute_inside(
+    trainer: Any, model: Any, inputs: dict[str, Any], compute: Callable[[Any, dict[str, Any]], Any]
+) -> Any:
+    """What `compute` makes of the base model inside `model` and `inputs`, called through whatever wraps the model."""
+    causal = trainer.accelerator.unwrap_model(model).get_base_model()
+
+    def forward(**given: Any) -> Any:
+        with trainer.accelerator.autocast():
+            return compute(causal, {name: value for name, value in given.items() if value is not None})
+
+    with computing(causal, forward):
+        return model(**inputs)
 
 
 def score_all(trainer: Any, items: Sequence[Item], score: Callable[[list[Item]], Any]) -> list[Any]:

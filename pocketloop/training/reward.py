@@ -149,7 +149,9 @@ def _reward_trainer_class() -> type[Any]:
 
         def compute_loss(self, model: Any, inputs: dict[str, Any], *more: Any, **named: Any) -> Any:
             if model.training:
-                self.stage.tokens += int(inputs["attention_mask"].sum())
+                real = int(inputs["attention_mask"].sum())
+                self.stage.tokens += real
+                self.stage.padding += inputs["attention_mask"].numel() - real
             return super().compute_loss(model, inputs, *more, **named)
 
         def floating_point_ops(self, inputs: dict[str, Any]) -> int:

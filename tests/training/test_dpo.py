@@ -115,7 +115,8 @@ def test_dropout_is_as_it_was_after_the_stage_and_equal_input_gives_an_equal_ada
 def test_without_held_out_pairs_the_curves_are_of_the_training_pairs(tmp_path: Path) -> None:
     stage = make_stage(tmp_path, "dpo", TrainingData(Split(pairs=pairs(8))), epochs=2)
     report = train_dpo(stage)
-    assert set(report.curves) == {"loss", "accuracy", "margin"}
+    assert {"loss", "accuracy", "margin"} <= set(report.curves)
+    assert "validation_loss" not in report.curves
     assert report.curves["loss"][0][1] == pytest.approx(0.6931, abs=1e-3)
     assert report.metrics == {}
     lengths = [pair.row_length for pair in encode_pairs(stage, pairs(8))]

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from tinymodels import ARCHITECTURES, Architecture, save_tiny_adapter, save_tiny_model
 
+from pocketloop.training import logprobs
 from pocketloop.training.logprobs import answer_log_probs, pad_pairs, pair_log_probs, without_dropout
 
 PAIRS = [
@@ -53,11 +54,30 @@ def test_a_soft_cap_on_the_logits_is_kept(tmp_path: Path) -> None:
     model = load(tmp_path, "gemma3", final_logit_softcapping=2.0).eval()
     prompt, good, bad = PAIRS[0]
     found = pair_log_probs(model.get_base_model(), pad_pairs([prompt], [good], [bad]))[0, 0]
-    assert float(found) == pytest.approx(alone(model, prompt, good), abs=2e-4)
+    assert found.item() == pytest.approx(alone(model, prompt, good), abs=2e-4)
     ids = torch.tensor([prompt + good])
     answered = torch.tensor([[0] * len(prompt) + [1] * len(good)])
     single = answer_log_probs(model.get_base_model(), ids, torch.ones_like(ids), answered)
-    assert float(single) == pytest.approx(float(found), abs=2e-4)
+    assert single.item() == pytest.approx(found.item(), abs=2e-4)
+
+
+def test_logits_made_in_parts_give_the_same_log_probabilities_and_gradients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    model = load(tmp_path, "qwen3").eval()
+    prompts, chosen, rejected = ([pair[part] for pair in PAIRS] for part in range(3))
+    found, gradients = [], []
+    for large in (logprobs.LARGE_VOCABULARY, 1):
+        monkeypatch.setattr(logprobs, "LARGE_VOCABULARY", large)
+        monkeypatch.setattr(logprobs, "CHUNK_POSITIONS", 4)
+        model.zero_grad()
+        found.append(pair_log_probs(model.get_base_model(), pad_pairs(prompts, chosen, rejected)))
+        found[-1].sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert torch.allclose(found[0], found[1], atol=1e-4)
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-4)
 
 
 def test_dropout_is_off_only_inside(tmp_path: Path) -> None:
