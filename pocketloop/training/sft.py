@@ -12,7 +12,10 @@ from pocketloop.training.trainer import answer_trainer_class
 
 
 def train_sft(stage: StageRun) -> StageTraining:
-    """Learn the right answers. Examples whose answer ends beyond `max_length` tokens are left out and counted.
+    """Learn the right answers.
+
+    Examples whose answer ends beyond `max_length` tokens are left out and counted; a dialogue that goes on beyond it
+    ends with its last whole answer within, and is counted, too.
 
     Raises:
         DataError: there is nothing to train on.
@@ -55,7 +58,8 @@ def _encode(stage: StageRun, examples: list[Example]) -> list[TrainingSequence]:
     encoder = stage.encoder()
     encoded = [encoder.encode(example) for example in examples]
     kept = [sequence for sequence in encoded if sequence is not None]
-    if len(kept) < len(encoded):
-        stage.left_out["answer beyond max_length"] = stage.left_out.get("answer beyond max_length", 0)
-        stage.left_out["answer beyond max_length"] += len(encoded) - len(kept)
+    counts = {"answer beyond max_length": len(encoded) - len(kept), "last turns beyond max_length": encoder.shortened}
+    for reason, count in counts.items():
+        if count:
+            stage.left_out[reason] = stage.left_out.get(reason, 0) + count
     return kept

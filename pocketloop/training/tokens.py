@@ -35,6 +35,8 @@ class SequenceEncoder:
         self.tokenizer = tokenizer
         self.task = task
         self.max_length = max_length
+        self.shortened = 0
+        """Dialogues that were cut after an earlier answer, since their last ones do not fit."""
         self.end = end_of_turn(tokenizer)
         template = tokenizer.chat_template or ""
         self.whole_dialogues = task.name == "chat" and "endgeneration" in template
@@ -52,6 +54,7 @@ class SequenceEncoder:
             ends = (n for n in range(self.max_length, 0, -1) if labels[n - 1] == self.end)
             length = next(ends, 0)
             ids, labels = ids[:length], labels[:length]
+            self.shortened += bool(ids)
         return TrainingSequence(ids, labels) if ids else None
 
     def _label_every_turn(self, conversation: Conversation, ids: list[int]) -> list[int] | None:

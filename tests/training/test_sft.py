@@ -4,53 +4,23 @@ from typing import Any
 
 import pytest
 from tinymodels import ARCHITECTURES, save_tiny_model
+from training_runs import INTENT, examples, learn, settings, tiny_base, train
 
 from pocketloop.contracts.errors import DataError, ModelError
-from pocketloop.contracts.examples import Example, IntentRow, example_from_row
+from pocketloop.contracts.examples import IntentRow, example_from_row
 from pocketloop.contracts.files import sha256_tree
 from pocketloop.contracts.recipe import BaseConfig
-from pocketloop.contracts.reports import TrainReport
-from pocketloop.contracts.training import SftConfig, TrainConfig
+from pocketloop.contracts.training import SftConfig
 from pocketloop.models.bases import load_base, load_with_adapter
 from pocketloop.models.generators import TransformersGenerator
-from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training.progress import Progress
-from pocketloop.training.run import train_adapter
 from pocketloop.training.stage import Split, StageRun, TrainingData
 from pocketloop.training.trainer import answer_trainer_class
-
-INTENT = TaskSpec("intent", None)
-WORDS = {"timer": "set_timer", "alarm": "set_alarm", "music": "play_music", "weather": "get_weather"}
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> BaseConfig:
-    folder = save_tiny_model(tmp_path_factory.mktemp("bases") / "gemma3", layers=2, initializer_range=0.05)
-    return BaseConfig(base="tiny-test", source=str(folder), architecture="gemma3")
-
-
-def examples(count: int, offset: int = 0) -> list[Example]:
-    words = list(WORDS)
-    rows = [(f"{words[i % 4]} please {i // 4}", WORDS[words[i % 4]]) for i in range(offset, offset + count)]
-    return [example_from_row(IntentRow(input=said, output=label), source="test") for said, label in rows]
-
-
-def settings(**sft: Any) -> TrainConfig:
-    stage = {"epochs": 2, "learning_rate": 1e-2, "batch_size": 8, "max_length": 64, **sft}
-    return TrainConfig.model_validate(
-        {"lora": {"r": 8, "alpha": 16, "dropout": 0.0}, "stages": [{"sft": stage}], "seed": 3}
-    )
-
-
-def train(base: BaseConfig, out: Path, training: TrainConfig, count: int = 32, **more: Any) -> TrainReport:
-    return learn(base, examples(count), examples(8, offset=count), training, out, **more)
-
-
-def learn(
-    base: BaseConfig, rows: list[Example], held_out: list[Example], training: TrainConfig, out: Path, **more: Any
-) -> TrainReport:
-    data = TrainingData(Split(rows), Split(held_out))
-    return train_adapter(base, data, INTENT, training, out, out.with_name(f"{out.name}-work"), **more)
+    return tiny_base(tmp_path_factory.mktemp("bases") / "gemma3")
 
 
 @pytest.mark.slow

@@ -105,15 +105,19 @@ def test_a_long_dialogue_is_cut_after_the_last_whole_answer_that_fits() -> None:
     tokenizer = make_tokenizer("gemma")
     whole = SequenceEncoder(tokenizer, CHAT, 512).encode(dialogue())
     assert whole is not None
-    cut = SequenceEncoder(tokenizer, CHAT, len(whole.input_ids) - 1).encode(dialogue())
+    encoder = SequenceEncoder(tokenizer, CHAT, len(whole.input_ids) - 1)
+    cut = encoder.encode(dialogue())
     assert cut is not None
+    assert encoder.shortened == 1
     assert cut.input_ids == whole.input_ids[: len(cut.input_ids)]
     assert cut.labels[-1] == end_of_turn(tokenizer)
     assert sum(label == end_of_turn(tokenizer) for label in cut.labels) == 2
 
 
 def test_an_answer_that_does_not_fit_is_left_out() -> None:
-    assert SequenceEncoder(make_tokenizer("gemma"), TaskSpec("intent", None), 16).encode(intent("word " * 40)) is None
+    encoder = SequenceEncoder(make_tokenizer("gemma"), TaskSpec("intent", None), 16)
+    assert encoder.encode(intent("word " * 40)) is None
+    assert encoder.shortened == 0
 
 
 def test_a_template_without_an_end_of_turn_is_refused() -> None:
