@@ -1,19 +1,12 @@
 """The gateway on a real runtime, with a real OpenAI-compatible server on the loopback that can be made to fail."""
 
-import json
-import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from fake_cloud import WORDS, FakeCloud, chunk, config_of, error_of, streamed
 from tinymodels import CORPUS, save_tiny_adapter, save_tiny_model
 
 from pocketloop.contracts.delivery import Companion
@@ -21,171 +14,11 @@ from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.files import sha256_file
 from pocketloop.contracts.home import project_root
 from pocketloop.contracts.loading import load_config
-from pocketloop.device.cloud import Cloud, CloudConfig, CloudFault
 from pocketloop.device.router import Choice, Reply, Router, RouterConfig
 from pocketloop.device.runtime import Runtime, Skill
 from pocketloop.device.telemetry import Recorder, Used
 from pocketloop.export.gguf_lora import convert_lora
 from pocketloop.export.gguf_model import convert_model
-from pocketloop.services.running import running
-
-HELLO = [{"role": "user", "content": "hello"}]
-WORDS = ["The ", "cloud ", "says ", "hello."]
-
-
-def chunk(content: str | None, finish: str | None = None) -> bytes:
-    """A piece of a streamed completion as OpenAI's API frames it."""
-    delta = {} if content is None else {"content": content}
-    choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    body = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
-    return f"data: {json.dumps(body)}\n\n".encode()
-
-
-WHOLE = [*[chunk(word) for word in WORDS], chunk(None, "stop"), b"data: [DONE]\n\n"]
-
-
-@dataclass
-class FakeCloud:
-    """An endpoint and what it was asked."""
-
-    url: str = ""
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
-    respond: Callable[[Request], Response] = lambda _: streamed(WHOLE)
-
-
-def streamed(parts: list[bytes | float], status: int = 200) -> Response:
-    """Send parts one after another; a number waits for so many seconds."""
-
-    async def body() -> AsyncIterator[bytes]:
-        for part in parts:
-            if isinstance(part, bytes):
-                yield part
-            else:
-                await anyio.sleep(part)
-
-    return StreamingResponse(body(), status, media_type="text/event-stream")
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[FakeCloud]:
-    fake = FakeCloud()
-
-    async def completions(request: Request) -> Response:
-        fake.asked.append(await request.json())
-        fake.keys.append(request.headers["authorization"])
-        return fake.respond(request)
-
-    app = Starlette(routes=[Route("/v1/chat/completions", completions, methods=["POST"])])
-    with running(app) as address:
-        fake.url = f"{address}/v1"
-        yield fake
-
-
-@pytest.fixture
-def cloud(endpoint: FakeCloud) -> FakeCloud:
-    endpoint.asked.clear()
-    endpoint.keys.clear()
-    endpoint.respond = lambda _: streamed(WHOLE)
-    return endpoint
-
-
-def config_of(cloud: FakeCloud, **changes: Any) -> CloudConfig:
-    return CloudConfig(**({"base_url": cloud.url, "model": "large", "connect_s": 2, "timeout_s": 5} | changes))
-
-
-def test_an_answer_comes_piece_by_piece(cloud: FakeCloud, tmp_path: Path) -> None:
-    key = tmp_path / "key"
-    key.write_text("sk-secret\n")
-    shown: list[str] = []
-    answer = Cloud(config_of(cloud, api_key_file=key)).answer(HELLO, shown.append)
-    assert (answer, shown) == ("The cloud says hello.", WORDS)
-    assert cloud.keys == ["Bearer sk-secret"]
-    (asked,) = cloud.asked
-    assert (asked["model"], asked["messages"], asked["stream"]) == ("large", HELLO, True)
-
-
-def error_of(status: int) -> Callable[[Request], Response]:
-    return lambda _: JSONResponse({"error": {"message": "user said: hello"}}, status)
-
-
-@pytest.mark.parametrize(
-    ("respond", "changes", "problem"),
-    [
-        (error_of(500), {}, "answered 500"),
-        (error_of(429), {}, "answered 429"),
-        (error_of(401), {}, "answered 401"),
-        (lambda _: streamed([30.0]), {"timeout_s": 0.2}, "no answer"),
-        (lambda _: streamed([chunk("half"), 30.0]), {"timeout_s": 0.2}, "no answer"),
-        (lambda _: streamed([chunk("half")]), {}, "stopped in the middle"),
-        (lambda _: streamed([chunk("half"), b"data: [DONE]\n\n"]), {}, "stopped in the middle"),
-        (lambda _: streamed([chunk("half"), b'data: {"error": {"message": "overloaded"}}\n\n']), {}, "no answer"),
-        (lambda _: streamed([b"data: {broken\n\n"]), {}, "no answer"),
-        (lambda _: streamed([b'data: ["odd"]\n\n']), {}, "no answer"),
-        (lambda _: streamed([b'data: {"choices": null}\n\n']), {}, "no answer"),
-        (lambda _: streamed([chunk(None, "stop")]), {}, "empty answer"),
-        (lambda _: streamed([chunk("  \n", "stop")]), {}, "empty answer"),
-        (lambda _: PlainTextResponse("<html>log in</html>", media_type="text/html"), {}, "stopped in the middle"),
-        (lambda _: streamed([b": still here\n\n", 0.1] * 300), {"timeout_s": 2, "total_s": 0.5}, "longer than 0.5 s"),
-        (lambda _: streamed([chunk("la "), 0.05] * 600), {"timeout_s": 2, "total_s": 0.5}, "longer than 0.5 s"),
-    ],
-)
-def test_every_way_to_fail_is_one_error_in_time(
-    cloud: FakeCloud, respond: Callable[[Request], Response], changes: dict[str, float], problem: str
-) -> None:
-    cloud.respond = respond
-    started = time.monotonic()
-    with pytest.raises(CloudFault, match=problem) as caught:
-        Cloud(config_of(cloud, **changes)).answer(HELLO, lambda _: None)
-    assert time.monotonic() - started < 15  # the servers above would go on for 30 s
-    assert "hello" not in str(caught.value)
-
-
-def test_a_connection_that_breaks_in_the_middle_is_a_fault(cloud: FakeCloud) -> None:
-    """At the socket: more was announced than is sent."""
-    import socket
-
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def once() -> None:
-        connection, _ = listener.accept()
-        connection.recv(65536)
-        head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-        data = chunk("half")
-        connection.sendall(head + f"{len(data):x}\r\n".encode() + data + b"\r\n40\r\nda")
-        connection.close()
-
-    thread = threading.Thread(target=once)
-    thread.start()
-    shown: list[str] = []
-    fake = replace(cloud, url=f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
-    with pytest.raises(CloudFault, match="no answer"):
-        Cloud(config_of(fake)).answer(HELLO, shown.append)
-    thread.join()
-    listener.close()
-    assert shown == ["half"]
-
-
-def test_no_connection_is_a_fault() -> None:
-    nobody = CloudConfig(base_url="http://127.0.0.1:1/v1", model="m")
-    with pytest.raises(CloudFault, match=r"the cloud \(127\.0\.0\.1\) gave no answer"):
-        Cloud(nobody).answer(HELLO, lambda _: None)
-
-
-@pytest.mark.parametrize("url", ["http://llm.example.org/v1", "ftp://127.0.0.1/", "llm.example.org", ""])
-def test_what_users_say_goes_over_https_only(url: str) -> None:
-    with pytest.raises(ValueError, match="https only"):
-        CloudConfig(base_url=url, model="m")
-
-
-def test_a_key_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    (tmp_path / "empty").write_text("\n")
-    for name in ("absent", "empty"):
-        with pytest.raises(ConfigError, match=f"api_key_file .*{name}"):
-            Cloud(CloudConfig(base_url="https://x.example/v1", model="m", api_key_file=tmp_path / name))
-
-
-# --- the router, on a real base with real adapters -------------------------------------------------------------------
 
 
 @dataclass
