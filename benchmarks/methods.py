@@ -14,7 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import methods_experiments as experiments
+import methods_functions as functions
+import methods_intent as intent
 from methods_findings import Finding
 from methods_lab import Lab
 from methods_report import figure, page
@@ -37,16 +38,16 @@ def main() -> int:
         return Lab(folder, adapter, options.any_code)
 
     @cache
-    def known() -> experiments.Preferences:
-        return experiments.Preferences(lab("functions"))
+    def known() -> functions.Preferences:
+        return functions.Preferences(lab("functions"))
 
     wanted: dict[str, Callable[[], Finding]] = {
-        "adapters": lambda: experiments.adapters(lab("intent")),
-        "replay": lambda: experiments.continued(lab("intent")),
-        "direct": lambda: experiments.direct(known()),
-        "ppo": lambda: experiments.rewarded(known()),
-        "groups": lambda: experiments.groups(known()),
-        "distilled": lambda: experiments.distilled(known()),
+        "adapters": lambda: intent.adapters(lab("intent")),
+        "replay": lambda: intent.continued(lab("intent")),
+        "direct": lambda: functions.direct(known()),
+        "ppo": lambda: functions.rewarded(known()),
+        "groups": lambda: functions.groups(known()),
+        "distilled": lambda: functions.distilled(known()),
     }
     unknown = set(options.only or []) - set(wanted)
     if unknown:

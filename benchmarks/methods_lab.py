@@ -54,6 +54,7 @@ class Lab:
         self.base = load_base_config("tiny")
         recipe = load_recipe(adapter)
         self.task = TaskSpec.of(recipe, load_catalogue(recipe))
+        self.longest = recipe.evaluation.max_new_tokens
         self.any_code = any_code
 
     @cached_property

@@ -20,7 +20,7 @@ from pocketloop.training.reward import load_reward_model
 from pocketloop.training.rewards import verifier
 from pocketloop.training.tokens import SequenceEncoder
 
-_LONGEST, _LONGEST_DRAWN = 96, 64
+_LONGEST_DRAWN = 64
 _BATCH = 50
 
 
@@ -43,7 +43,7 @@ class Measures:
         asked = self.lab.held_out if examples is None else list(examples)
 
         def measure() -> list[Scores]:
-            texts = [answer.text for answer in self._generator(trained).generate(self._asked(asked), _LONGEST)]
+            texts = [answer.text for answer in self._generator(trained).generate(self._asked(asked), self.lab.longest)]
             rate = verifier(self.lab.task)
             return [
                 {**self.lab.task.score(text, example), "reward": rate(text, example)}
@@ -99,7 +99,7 @@ class Measures:
 
         def measure() -> list[float]:
             generator = self._generator(trained)
-            encoder = SequenceEncoder(generator.tokenizer, self.lab.task, 4 * _LONGEST)
+            encoder = SequenceEncoder(generator.tokenizer, self.lab.task, 4 * self.lab.longest)
             chosen = [encode_answer(encoder, [*pair.prompt, pair.chosen]) for pair in pairs]
             rejected = [encode_answer(encoder, [*pair.prompt, pair.rejected]) for pair in pairs]
             good, bad = (self._log_probs(trained, rows) for rows in (chosen, rejected))
@@ -116,7 +116,7 @@ class Measures:
             import torch
 
             model = load_reward_model(reward_model, self.lab.base)
-            encoder = SequenceEncoder(self._generator(after).tokenizer, self.lab.task, 4 * _LONGEST)
+            encoder = SequenceEncoder(self._generator(after).tokenizer, self.lab.task, 4 * self.lab.longest)
             right = []
             for pair in pairs:
                 scores = []

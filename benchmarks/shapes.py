@@ -26,7 +26,6 @@ from pocketloop.data.example_files import read_examples
 from pocketloop.export.adapter import export_adapter
 from pocketloop.export.base import prepare_base
 from pocketloop.tasks.tasks import TaskSpec
-from pocketloop.training.mixing import balanced_roles
 from pocketloop.training.run import train_adapter
 from pocketloop.training.stage import Split, TrainingData
 
@@ -44,7 +43,8 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=NAMES)
     arguments = parser.parse_args()
     for name in arguments.names:
-        recipe = load_recipe(name, [f"train.stages.0.sft.epochs={EPOCHS.get(name, 1)}"])
+        # Sets of these sizes need no balance: repeating the smaller ones would give one shape more to learn from.
+        recipe = load_recipe(name, [f"train.stages.0.sft.epochs={EPOCHS.get(name, 1)}", "train.mix=as_is"])
         train, validation = examples_of(recipe)
         folder = arguments.out / name
         if not (folder / "adapter").is_dir():
@@ -67,10 +67,9 @@ def examples_of(recipe: Recipe) -> tuple[list[Example], list[Example]]:
 def learn(recipe: Recipe, train: list[Example], validation: list[Example], folder: Path) -> None:
     """Train one adapter into `folder`/adapter."""
     started = time.process_time()
-    learnt = balanced_roles(train, recipe.train.seed) if recipe.train.mix == "balanced" else train
     report = train_adapter(
         load_base_config(recipe.base),
-        TrainingData(Split(learnt), Split(validation)),
+        TrainingData(Split(train), Split(validation)),
         TaskSpec.of(recipe, load_catalogue(recipe)),
         recipe.train,
         folder / "adapter",

@@ -1,21 +1,20 @@
-"""The experiments of `methods.py`: each trains as a recipe would say it and measures held out."""
+"""The experiments of `methods.py` on `functions`: preferences, rewards, and a teacher, all from one SFT start."""
 
-from collections import defaultdict
+from functools import cached_property
 from typing import Any
 
 from methods_findings import Claim, Finding, Row, average, column, compare, exceeds, win_rate
 from methods_lab import Lab, Trained, own_mistakes, own_ratings, recipe_section
 from methods_measure import Measures
 
+from pocketloop.contracts.examples import PreferencePair, RatedAnswer
 from pocketloop.contracts.reports import Estimate
-from pocketloop.training.mixing import replayed
 from pocketloop.training.stage import Split
 
 NOTHING_LOST = 0.03
 """A loss of function scores that counts as none."""
 
 SFT = {"sft": {"epochs": 3, "learning_rate": 6e-3, "batch_size": 16}}
-INTENT_SFT = {"sft": {"epochs": 2, "learning_rate": 3e-3, "batch_size": 16}}
 
 
 class Preferences:
@@ -25,17 +24,29 @@ class Preferences:
         self.lab = lab
         self.measures = Measures(lab)
         self.start = lab.train("start", recipe_section(SFT), Split(lab.labelled))
-        drawn = lab.kept(
-            "answers", ["train", lab.digest_of(self.start)], lambda: self.measures.answers(self.start, lab.prompts, 2)
-        )
-        self.pairs = own_mistakes(lab.prompts, drawn, lab.task) + lab.corrections
-        self.rated = own_ratings(lab.prompts, drawn, lab.task)
-        drawn = lab.kept(
-            "answers",
-            ["held out", lab.digest_of(self.start)],
-            lambda: self.measures.answers(self.start, lab.held_out, 3),
-        )
-        self.held_out = own_mistakes(lab.held_out, drawn, lab.task)
+
+    @cached_property
+    def drawn(self) -> list[str]:
+        """The start's own answers to prompts that it has not seen."""
+        key = ["train", self.lab.digest_of(self.start)]
+        return self.lab.kept("answers", key, lambda: self.measures.answers(self.start, self.lab.prompts, 2))
+
+    @cached_property
+    def pairs(self) -> list[PreferencePair]:
+        """Its mistakes behind the right answers, and what the demo's people corrected."""
+        return own_mistakes(self.lab.prompts, self.drawn, self.lab.task) + self.lab.corrections
+
+    @cached_property
+    def rated(self) -> list[RatedAnswer]:
+        """Each of its answers, good or bad."""
+        return own_ratings(self.lab.prompts, self.drawn, self.lab.task)
+
+    @cached_property
+    def held_out(self) -> list[PreferencePair]:
+        """Pairs of held-out prompts."""
+        key = ["held out", self.lab.digest_of(self.start)]
+        drawn = self.lab.kept("answers", key, lambda: self.measures.answers(self.start, self.lab.held_out, 3))
+        return own_mistakes(self.lab.held_out, drawn, self.lab.task)
 
     def rows(self, after: dict[str, Trained]) -> tuple[list[Row], dict[str, Any]]:
         """Figures of the start and of each adapter trained from it, and their measurements for claims."""
@@ -103,7 +114,7 @@ def rewarded(known: Preferences) -> Finding:
     """A reward model, and PPO against it."""
     lab = known.lab
     reward = {"reward": {"epochs": 2, "learning_rate": 1e-3, "batch_size": 16}}
-    ppo = {"ppo": {"learning_rate": 3e-4, "prompts": 256, "batch_size": 32, "max_new_tokens": 64, "kl": 0.05}}
+    ppo = {"ppo": {"learning_rate": 3e-4, "prompts": 160, "batch_size": 32, "max_new_tokens": 64, "kl": 0.05}}
     trained = lab.train("ppo", recipe_section(reward, ppo), Split(lab.prompts, known.pairs), known.start)
     ranks = known.measures.ranks(trained.work / "0-reward" / "reward_model", trained, known.held_out)
     rows, measured = known.rows({"PPO": trained})
@@ -112,7 +123,7 @@ def rewarded(known: Preferences) -> Finding:
     return Finding(
         key="ppo",
         title="Reward model and PPO",
-        setting=f"The reward model learns the same {len(known.pairs)} pairs; PPO draws answers to 256 prompts.",
+        setting=f"The reward model learns the same {len(known.pairs)} pairs; PPO draws answers to 160 prompts.",
         rows=rows,
         claims=[
             exceeds("The reward model ranks held-out pairs", ranking, 0.5),
@@ -128,7 +139,7 @@ def rewarded(known: Preferences) -> Finding:
 
 def groups(known: Preferences) -> Finding:
     """GRPO and RLOO with rewards that a program verifies."""
-    settings = {"learning_rate": 1e-3, "prompts": 96, "samples": 8, "batch_size": 64, "max_new_tokens": 64}
+    settings = {"learning_rate": 1.5e-3, "prompts": 128, "samples": 8, "batch_size": 64, "max_new_tokens": 64}
     trained = {
         name.upper(): known.lab.train(name, recipe_section({name: settings}), Split(known.lab.prompts), known.start)
         for name in ("grpo", "rloo")
@@ -142,73 +153,17 @@ def groups(known: Preferences) -> Finding:
     return Finding(
         key="groups",
         title="GRPO and RLOO",
-        setting="8 answers to each of 96 prompts, rewarded by comparing calls with the right ones.",
+        setting="8 answers to each of 128 prompts, rewarded by comparing calls with the right ones.",
         rows=rows,
         claims=claims,
     )
-
-
-def adapters(lab: Lab) -> Finding:
-    """Kinds of adapters after the same SFT on `intent`."""
-    measures = Measures(lab)
-    kinds: dict[str, dict[str, Any]] = {
-        "LoRA": {},
-        "QLoRA": {"method": "qlora"},
-        "AdaLoRA": {"method": "adalora"},
-        "DoRA": {"method": "dora"},
-        "rsLoRA": {"rank_stabilized": True},
-    }
-    rows, right, ranks = [], {}, {}
-    for name, shape in kinds.items():
-        trained = lab.train(
-            f"kind-{name.lower().replace(' ', '')}", recipe_section(INTENT_SFT, lora=shape), Split(lab.labelled)
-        )
-        right[name] = column(measures.greedy(trained), "intent_accuracy")
-        ranks[name] = trained.report.ranks
-        rows.append(
-            Row(
-                name=name,
-                figures={"intent right": average(right[name]), "parameters": float(trained.report.trainable)},
-                seconds=trained.seconds,
-            )
-        )
-    lora = average(right["LoRA"])
-    interval = (lora.high - lora.low) / 2
-    return Finding(
-        key="adapters",
-        title="Kinds of adapters",
-        setting=(
-            f"{len(lab.labelled)} intents, 2 epochs, rank 8 and alpha 16 unless said otherwise; AdaLoRA starts at "
-            "rank 12 and ends at 8 on average."
-        ),
-        rows=rows,
-        claims=[
-            compare(f"QLoRA is within LoRA's interval ({interval:.3f})", right["QLoRA"], right["LoRA"], interval),
-            compare("AdaLoRA at equal parameters is not below LoRA", right["AdaLoRA"], right["LoRA"], interval),
-            compare("DoRA is above LoRA", right["DoRA"], right["LoRA"]),
-            compare("rsLoRA is above LoRA", right["rsLoRA"], right["LoRA"]),
-        ],
-        tables={"AdaLoRA's mean rank by layer": _by_layer(ranks["AdaLoRA"])},
-    )
-
-
-def _by_layer(ranks: dict[str, int]) -> dict[str, float]:
-    """Mean rank of each layer's modules, and of each module over the layers."""
-    found: dict[str, list[int]] = defaultdict(list)
-    for module, rank in ranks.items():
-        parts = module.split(".")
-        layer = next((part for part in parts if part.isdigit()), "?")
-        found[f"layer {layer}"].append(rank)
-    for module, rank in ranks.items():
-        found[module.split(".")[-1]].append(rank)
-    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def distilled(known: Preferences) -> Finding:
     """A student with few labels, taught by the SFT start on prompts without labels, or not taught."""
     lab, small = known.lab, {"r": 4, "alpha": 8}
     few = lab.labelled[:150]
-    unlabelled = {"sequence": lab.prompts[:600], "on_policy": lab.prompts[:160]}
+    unlabelled = {"sequence": lab.prompts[:600], "on_policy": lab.prompts[:96]}
     sft = {"sft": {"epochs": 6, "learning_rate": 6e-3, "batch_size": 16}}
     again = {"sft": {"epochs": 4, "learning_rate": 3e-3, "batch_size": 16}}
     student = lab.train("student", recipe_section(sft, lora=small), Split(few))
@@ -262,43 +217,4 @@ def distilled(known: Preferences) -> Finding:
         ),
         rows=rows,
         claims=claims,
-    )
-
-
-def continued(lab: Lab) -> Finding:
-    """An adapter that knows half of the intents learns the other half, with and without replay."""
-    measures = Measures(lab)
-    names = sorted({example.answer.content for example in lab.labelled})
-    old = set(names[::2])
-
-    def is_old(example: Any) -> bool:
-        return example.answer.content in old
-
-    seen = [example for example in lab.labelled if is_old(example)]
-    new = [example for example in lab.labelled if not is_old(example)]
-    mixed = replayed(len(new), seen, 0.3, lambda example: example.answer.content, 7)
-    before = lab.train("old-half", recipe_section(INTENT_SFT), Split(seen))
-    plain = lab.train("new-half", recipe_section(INTENT_SFT), Split(new), before)
-    replay = lab.train("new-half-replay", recipe_section(INTENT_SFT), Split(new + mixed), before)
-    asked = {"old": [e for e in lab.held_out if is_old(e)], "new": [e for e in lab.held_out if not is_old(e)]}
-    rows, right = [], {}
-    for name, trained in {"old half only": before, "then the new half": plain, "with replay": replay}.items():
-        right[name] = {half: column(measures.greedy(trained, some), "intent_accuracy") for half, some in asked.items()}
-        figures: dict[str, Estimate | float | None] = {
-            f"{half} intents right": average(v) for half, v in right[name].items()
-        }
-        rows.append(Row(name=name, figures=figures, seconds=trained.seconds))
-    with_replay, without = right["with replay"], right["then the new half"]
-    return Finding(
-        key="replay",
-        title="Continual training and replay",
-        setting=(
-            f"{len(seen)} examples of {len(old)} intents first, then {len(new)} of the other {len(names) - len(old)}; "
-            f"replay adds {len(mixed)} old examples, 30 % of what is learnt."
-        ),
-        rows=rows,
-        claims=[
-            compare("Replay forgets less of the old intents", with_replay["old"], without["old"]),
-            compare("Replay costs less than 0.05 on the new ones", with_replay["new"], without["new"], 0.05),
-        ],
     )

@@ -1,0 +1,109 @@
+"""The experiments of `methods.py` on `intent`: kinds of adapters, and what is forgotten."""
+
+from collections import defaultdict
+from typing import Any
+
+from methods_findings import Finding, Row, average, column, compare
+from methods_lab import Lab, recipe_section
+from methods_measure import Measures
+
+from pocketloop.contracts.reports import Estimate
+from pocketloop.training.mixing import replayed
+from pocketloop.training.stage import Split
+
+SFT = {"sft": {"epochs": 2, "learning_rate": 3e-3, "batch_size": 16}}
+
+
+def adapters(lab: Lab) -> Finding:
+    """Kinds of adapters after the same SFT on `intent`."""
+    measures = Measures(lab)
+    kinds: dict[str, dict[str, Any]] = {
+        "LoRA": {},
+        "QLoRA": {"method": "qlora"},
+        "AdaLoRA": {"method": "adalora"},
+        "DoRA": {"method": "dora"},
+        "rsLoRA": {"rank_stabilized": True},
+    }
+    rows, right, ranks = [], {}, {}
+    for name, shape in kinds.items():
+        trained = lab.train(
+            f"kind-{name.lower().replace(' ', '')}", recipe_section(SFT, lora=shape), Split(lab.labelled)
+        )
+        right[name] = column(measures.greedy(trained), "intent_accuracy")
+        ranks[name] = trained.report.ranks
+        rows.append(
+            Row(
+                name=name,
+                figures={"intent right": average(right[name]), "parameters": float(trained.report.trainable)},
+                seconds=trained.seconds,
+            )
+        )
+    lora = average(right["LoRA"])
+    interval = (lora.high - lora.low) / 2
+    return Finding(
+        key="adapters",
+        title="Kinds of adapters",
+        setting=(
+            f"{len(lab.labelled)} intents, 2 epochs, rank 8 and alpha 16 unless said otherwise; AdaLoRA starts at "
+            "rank 12 and ends at 8 on average."
+        ),
+        rows=rows,
+        claims=[
+            compare(f"QLoRA is within LoRA's interval ({interval:.3f})", right["QLoRA"], right["LoRA"], interval),
+            compare("AdaLoRA at equal parameters is not below LoRA", right["AdaLoRA"], right["LoRA"], interval),
+            compare("DoRA is above LoRA", right["DoRA"], right["LoRA"]),
+            compare("rsLoRA is above LoRA", right["rsLoRA"], right["LoRA"]),
+        ],
+        tables={"AdaLoRA's mean rank by layer": _by_layer(ranks["AdaLoRA"])},
+    )
+
+
+def _by_layer(ranks: dict[str, int]) -> dict[str, float]:
+    """Mean rank of each layer's modules, and of each module over the layers."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for module, rank in ranks.items():
+        parts = module.split(".")
+        layer = next((part for part in parts if part.isdigit()), "?")
+        found[f"layer {layer}"].append(rank)
+    for module, rank in ranks.items():
+        found[module.split(".")[-1]].append(rank)
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+def continued(lab: Lab) -> Finding:
+    """An adapter that knows half of the intents learns the other half, with and without replay."""
+    measures = Measures(lab)
+    names = sorted({example.answer.content for example in lab.labelled})
+    old = set(names[::2])
+
+    def is_old(example: Any) -> bool:
+        return example.answer.content in old
+
+    seen = [example for example in lab.labelled if is_old(example)]
+    new = [example for example in lab.labelled if not is_old(example)]
+    mixed = replayed(len(new), seen, 0.3, lambda example: example.answer.content, 7)
+    before = lab.train("old-half", recipe_section(SFT), Split(seen))
+    plain = lab.train("new-half", recipe_section(SFT), Split(new), before)
+    replay = lab.train("new-half-replay", recipe_section(SFT), Split(new + mixed), before)
+    asked = {"old": [e for e in lab.held_out if is_old(e)], "new": [e for e in lab.held_out if not is_old(e)]}
+    rows, right = [], {}
+    for name, trained in {"old half only": before, "then the new half": plain, "with replay": replay}.items():
+        right[name] = {half: column(measures.greedy(trained, some), "intent_accuracy") for half, some in asked.items()}
+        figures: dict[str, Estimate | float | None] = {
+            f"{half} intents right": average(v) for half, v in right[name].items()
+        }
+        rows.append(Row(name=name, figures=figures, seconds=trained.seconds))
+    with_replay, without = right["with replay"], right["then the new half"]
+    return Finding(
+        key="replay",
+        title="Continual training and replay",
+        setting=(
+            f"{len(seen)} examples of {len(old)} intents first, then {len(new)} of the other {len(names) - len(old)}; "
+            f"replay adds {len(mixed)} old examples, 30 % of what is learnt."
+        ),
+        rows=rows,
+        claims=[
+            compare("Replay forgets less of the old intents", with_replay["old"], without["old"]),
+            compare("Replay costs less than 0.05 on the new ones", with_replay["new"], without["new"], 0.05),
+        ],
+    )
