@@ -147,19 +147,14 @@ def _messages(universal: Recipe, gateway: Recipe, n: int) -> dict[str, list["Exa
 
 
 def _show(report: "ShapesReport") -> None:
-    agents = list(report.messages)
     rows = []
-    for variant in report.variants:
-        scores = [variant.agents.get(agent) for agent in agents]
-        rows.append(
-            [
-                variant.variant,
-                *(f"{score.right.value:.3f}" if score else "–" for score in scores),
-                f"{variant.overall.value:.3f}",
-                f"{variant.shipped_bytes / 1e6:.2f}",
-                f"{variant.swaps:.2f}",
-                f"{variant.milliseconds:.0f}",
-            ]
-        )
-    columns = ["right answers", *(f">{agent}" for agent in agents), ">all agents", ">MB", ">swaps", ">ms"]
-    table("", columns, rows)
+    for agent in report.messages:
+        scores = [variant.agents.get(agent) for variant in report.variants]
+        rows.append([agent, *(f"{score.right.value:.3f}" if score else "–" for score in scores)])
+    rows += [
+        ["all agents", *(f"{variant.overall.value:.3f}" for variant in report.variants)],
+        ["MB shipped", *(f"{variant.shipped_bytes / 1e6:.2f}" for variant in report.variants)],
+        ["swaps a message", *(f"{variant.swaps:.2f}" for variant in report.variants)],
+        ["ms, median", *(f"{variant.milliseconds:.0f}" for variant in report.variants)],
+    ]
+    table("", ["right answers", *(f">{variant.variant}" for variant in report.variants)], rows)
