@@ -13,6 +13,7 @@ SMALL = [
     "--set=data.sources.1.uri=demo://functions?split=train&n=1000",
     "--set=train.stages.0.sft.epochs=2",
     "--set=train.stages.0.sft.batch_size=8",
+    "--set=train.checkpoints.every_seconds=1",
     "--set=evaluation.sets.0.limit=80",
     "--set=gates=[]",
     "--set=safety={}",

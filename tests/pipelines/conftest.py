@@ -16,13 +16,14 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
 
 @pytest.fixture(scope="session")
 def first_run(fleet: Fleet) -> str:
-    """The main job, killed once in the middle of training and started again."""
+    """The main job, killed once in the middle of training, after its first checkpoint, and started again."""
     killed = fleet.start("retrain", "functions", *SMALL)
     assert killed.stdout is not None
     for line in killed.stdout:
         if "▸ train" in line:
-            time.sleep(3)
-            killed.send_signal(signal.SIGKILL)
             break
-    killed.wait()
+    while killed.poll() is None and not list((fleet.home.root / "training").rglob("checkpoint-*/state.json")):
+        time.sleep(0.1)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
     return fleet.run("retrain", "functions", *SMALL)

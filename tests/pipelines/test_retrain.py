@@ -9,10 +9,14 @@ from command_line import SMALL, Fleet
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
-def test_a_killed_run_is_continued_from_its_last_finished_stage(first_run: str) -> None:
+def test_a_killed_run_is_continued_from_its_last_finished_stage_and_its_last_checkpoint(
+    fleet: Fleet, first_run: str
+) -> None:
+    assert "train.stages.0.sft: going on at step" in first_run
     assert "✓ train" in first_run
     assert "✓ scrub" not in first_run
     assert "functions@1 is registered, verdict pass" in first_run
+    assert not [path for path in (fleet.home.root / "training" / "functions").iterdir() if path.is_dir()]
 
 
 def test_the_candidate_waits_with_its_verdict_metrics_and_digests(fleet: Fleet, first_run: str) -> None:

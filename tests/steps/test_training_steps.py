@@ -1,5 +1,8 @@
 """What the training step prepares: data with surrogates, new and old examples, and a folder that survives a kill."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,8 @@ from pocketloop.contracts.errors import DataError, PocketloopError
 from pocketloop.contracts.events import Message
 from pocketloop.contracts.examples import Example, PreferencePair, RatedAnswer, make_example
 from pocketloop.contracts.files import Folder, write_jsonl
-from pocketloop.contracts.home import Home
-from pocketloop.contracts.recipe import Recipe
+from pocketloop.contracts.home import Home, project_root
+from pocketloop.contracts.recipe import BaseConfig, Recipe
 from pocketloop.tasks.tasks import TaskSpec
 from steps.champion import Champion
 from steps.examples import split_data
@@ -142,6 +145,37 @@ def test_a_stopped_run_finds_its_folder_again_and_a_finished_one_leaves_nothing(
     with training_work(home, "mine", "a", "b") as work:
         assert (work / "checkpoint").read_text() == "7"
     assert not work.exists()
+
+
+@pytest.mark.slow
+def test_a_killed_step_goes_on_in_the_middle_of_training(home: Path, zenml_home: Path, tmp_path: Path) -> None:
+    from tinymodels import save_tiny_model
+
+    source = str(save_tiny_model(tmp_path / "weights", layers=2))
+    base = BaseConfig(base="tiny-test", source=source, architecture="gemma3")
+    sft = {"epochs": 20, "batch_size": 4, "max_length": 64}
+    wanted = recipe(
+        stages=[{"sft": sft}], lora={"r": 4, "dropout": 0.0}, checkpoints={"every_seconds": 0.1}
+    ).model_dump_json()
+    splits = release(tmp_path, asked(32)).path
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("train_alone.py")),
+        wanted,
+        base.model_dump_json(),
+        str(splits),
+    ]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=project_root())
+    marks = "training/mine/*/0-sft/checkpoints/checkpoint-*/state.json"
+    while first.poll() is None and not list(home.glob(marks)):
+        time.sleep(0.05)
+    assert first.poll() is None
+    first.kill()
+    first.wait()
+    second = subprocess.run(command, capture_output=True, text=True, check=True, cwd=project_root())
+    assert "train.stages.0.sft: going on at step" in second.stdout
+    assert "✓ train" in second.stdout
+    assert not list(home.glob("training/mine/*/"))
 
 
 def test_other_inputs_get_another_folder_and_remove_the_older_one(tmp_path: Path) -> None:
