@@ -50,7 +50,7 @@ def check_training(
             folder=Path(),
             before=Path(),
         )
-        _check_settings(stage, judge)
+        _check_settings(stage, training.resources.processes, judge)
         _check_data(stage)
 
 
@@ -76,16 +76,17 @@ def check_tokenizer(base: BaseConfig, tokenizer: Any) -> None:
     end_of_turn(tokenizer)
 
 
-def _check_settings(stage: StageRun, judge: Judge | None) -> None:
+def _check_settings(stage: StageRun, processes: int, judge: Judge | None) -> None:
     config = stage.config
     if config.max_length > stage.base.context:
         raise ConfigError(
             f"{stage.key}.max_length {config.max_length} is more than the context of base {stage.base.base}, "
             f"{stage.base.context} tokens"
         )
-    if stage.name == "kto" and config.batch_size < 2:
+    if stage.name == "kto" and config.batch_size < 2 * processes:
         raise ConfigError(
-            f"{stage.key}.batch_size must be at least 2: the stage compares an answer with the others of its batch"
+            f"{stage.key}.batch_size must be at least {2 * processes}: an answer is compared with the others of its "
+            "process's batch"
         )
     if isinstance(config, GroupConfig) and config.reward == "judge" and judge is None:
         raise ConfigError(f"{stage.key}.reward is `judge`, and no judge is configured: set `label.llm`")
