@@ -75,7 +75,7 @@ def seen_by(home: Home, name: str, release: str, split: str) -> frozenset[str]:
     return frozenset(str(row[key]) for row in rows for key in ("example_id", "pair_id", "rated_id") if key in row)
 
 
-def tested_on(home: Home, recipe: Recipe, ref: ChampionRef, dataset: Folder) -> list[Example]:
+def old_test_split(home: Home, recipe: Recipe, ref: ChampionRef, dataset: Folder) -> list[Example]:
     """The test split of the release that the champion was trained on, less what `dataset` now trains on.
 
     Where somebody whose records are in that release was forgotten, only what `dataset` still tests on is left.

@@ -14,7 +14,7 @@ from pocketloop.contracts.reports import EvaluationReport, SetResult
 from pocketloop.evaluation.suite import Outcome
 from pocketloop.models.generators import Generator
 from pocketloop.tasks.tasks import TaskSpec
-from steps.champion import ChampionRef, tested_on
+from steps.champion import ChampionRef, old_test_split
 from steps.examples import evaluation_sets, split_examples
 from steps.stage import BY_CONTENT, stage
 
@@ -48,7 +48,7 @@ def evaluate(
         task = TaskSpec.of(recipe, load_catalogue(recipe))
         sets = evaluation_sets(dataset, recipe)
         if recipe.train.start == "champion" and champion.version:
-            old = tested_on(Home(), recipe, champion, dataset)
+            old = old_test_split(Home(), recipe, champion, dataset)
             sets |= {CHAMPIONS_OWN: old} if old else {}
         prepared = open_base(base_files.path)
         runtime = held.enter_context(LlamaCppGenerator(prepared.quantized, prepared.tokenizer, context=base.context))
