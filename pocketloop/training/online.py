@@ -217,7 +217,8 @@ def sampling(model: Any) -> Iterator[None]:
     dropouts = [(module, module.p) for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     settings = deepcopy(model.generation_config)
     config = model.config.get_text_config()
-    tokens = {name: getattr(config, name, None) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    changed = ("bos_token_id", "eos_token_id", "pad_token_id", "use_cache")
+    values = {name: getattr(config, name, None) for name in changed}
     for module, _ in dropouts:
         module.p = 0.0
     try:
@@ -226,8 +227,8 @@ def sampling(model: Any) -> Iterator[None]:
         for module, p in dropouts:
             module.p = p
         model.get_base_model().generation_config = settings
-        for name, token in tokens.items():
-            setattr(config, name, token)
+        for name, value in values.items():
+            setattr(config, name, value)
         if "ref" in model.peft_config:
             model.set_adapter("default")
             model.delete_adapter("ref")
