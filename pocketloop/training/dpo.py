@@ -12,10 +12,10 @@ from typing import Any
 
 from pocketloop.contracts.reports import Estimate, StageTraining
 from pocketloop.contracts.training import DpoConfig
-from pocketloop.training.hardware import choose_attention
 from pocketloop.training.logprobs import (
     CHOSEN,
     PADDING,
+    choose_pair_attention,
     compute_inside,
     pad_pairs,
     pair_log_probs,
@@ -40,7 +40,7 @@ def train_dpo(stage: StageRun) -> StageTraining:
         ModelError: the loss is no longer a number.
     """
     pairs, held_out = training_pairs(stage)
-    choose_attention(stage.model, max(pair.row_length for pair in pairs))
+    choose_pair_attention(stage.model, max(pair.row_length for pair in pairs))
     with without_dropout(stage.model):
         trainer = make_trainer(stage, pairs, held_out)
         before = trainer.ask_reference(pairs, held_out)

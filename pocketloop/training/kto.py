@@ -16,8 +16,13 @@ from typing import Any
 from pocketloop.contracts.reports import Estimate, StageTraining
 from pocketloop.contracts.training import KtoConfig
 from pocketloop.training.dpo import compare_preferences, pairs_log_probs
-from pocketloop.training.hardware import choose_attention
-from pocketloop.training.logprobs import answer_log_probs, compute_inside, score_all, without_dropout
+from pocketloop.training.logprobs import (
+    answer_log_probs,
+    choose_pair_attention,
+    compute_inside,
+    score_all,
+    without_dropout,
+)
 from pocketloop.training.preference_data import EncodedRating, encode_pairs, training_ratings
 from pocketloop.training.stage import StageRun, run_trainer, trainer_arguments
 
@@ -60,7 +65,7 @@ def train_kto(stage: StageRun) -> StageTraining:
     size = stage.config.batch_size
     rows = with_others(in_batches(ratings, size, stage.seed), size)
     held_out = with_others(sorted(held_out_ratings, key=lambda one: one.length), 2 * size)
-    choose_attention(stage.model, max(row.length for row in rows))
+    choose_pair_attention(stage.model, max(row.length for row in rows))
     with without_dropout(stage.model):
         trainer = make_trainer(stage, rows, held_out)
         pairs_before = pairs_log_probs(trainer, held_out_pairs)

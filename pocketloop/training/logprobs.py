@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
+from pocketloop.training.hardware import choose_attention
 from pocketloop.training.losses import CHUNK_POSITIONS, LARGE_VOCABULARY, computing, project
 
 PROMPT, CHOSEN, REJECTED, PADDING = range(4)
 """The parts of a pair's row."""
+_TAKE_MASKS = ("eager", "sdpa")
 
 
 class _HasLength(Protocol):
@@ -91,6 +93,12 @@ def pad_pairs(
         predictor[row, middle] = start - 1
         part[row, :start], part[row, start:middle], part[row, middle:end] = PROMPT, CHOSEN, REJECTED
     return {"input_ids": input_ids, "position_ids": position_ids, "predictor": predictor, "part": part}
+
+
+def choose_pair_attention(model: Any, longest: int) -> None:
+    """As `choose_attention`, but one that takes a mask of who sees whom, which flash attention does not."""
+    if choose_attention(model, longest) not in _TAKE_MASKS:
+        model.set_attn_implementation("sdpa")
 
 
 def _shared_prompt_masks(causal: Any, part: Any, position_ids: Any) -> Any:

@@ -88,3 +88,12 @@ def test_dropout_is_off_only_inside(tmp_path: Path) -> None:
     with without_dropout(model):
         assert torch.equal(model(ids).logits, model(ids).logits)
     assert not torch.equal(model(ids).logits, model(ids).logits)
+
+
+def test_pairs_never_go_through_attention_that_takes_no_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load(tmp_path, "llama")
+    logprobs.choose_pair_attention(model, 64)
+    assert model.config._attn_implementation == "eager"
+    monkeypatch.setattr(logprobs, "choose_attention", lambda model, longest: "flash_attention_2")
+    logprobs.choose_pair_attention(model, 64)
+    assert model.config._attn_implementation == "sdpa"
