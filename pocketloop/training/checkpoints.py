@@ -67,8 +67,8 @@ class Termination:
             signal.signal(signal.SIGTERM, before)
 
     def leave(self, key: str, step: int, steps: int) -> None:
-        """Raise what ends the run, if it was asked to end."""
-        if self.asked:
+        """Raise what ends the run, if it was asked to end and the stage is not over."""
+        if self.asked and step < steps:
             raise TrainingInterrupted(
                 f"{key}: asked to end (SIGTERM) at step {step} of {steps}; its state is saved: run the same again, "
                 "and training goes on from there"
@@ -169,6 +169,8 @@ def checkpoint_callback_class() -> type[Any]:
                 if file.is_file():
                     with open(file, "rb") as written:
                         os.fsync(written.fileno())
+            if self.selection.stopped:
+                return  # the stage is over: gone on from here, it would learn on
             write_json(folder / _MARK, asdict(self.selection.state_now()))
             whole = sorted(Path(args.output_dir).glob("checkpoint-*"), key=_step_of)
             for old in whole[: -self.keep]:

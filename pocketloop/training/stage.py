@@ -187,7 +187,10 @@ def run_trainer(
         else:
             trainer.train()
     steps = trainer.state.global_step
-    termination.leave(stage.key, steps, trainer.state.max_steps)
+    if stage.gradient_checkpointing:
+        trainer.model.gradient_checkpointing_disable()  # or the next stage would pay for it, too
+    if not selection.stopped:
+        termination.leave(stage.key, steps, trainer.state.max_steps)
     history = trainer.state.log_history
     found = {name: points for name, key in curves.items() if (points := _curve(history, key))}
     if stage.padding:

@@ -125,3 +125,19 @@ def test_the_loss_is_the_models_own(tmp_path: Path, architecture: Any) -> None:
         ours = trainer.compute_loss(model, batch)
         theirs = model(**batch).loss
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+
+
+def test_activations_computed_again_give_the_same_adapter(
+    base: BaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout, too, is drawn again as it was."""
+    from safetensors.torch import load_file
+
+    from pocketloop.training import run
+
+    training = settings({"dropout": 0.2}, epochs=1)
+    train(base, tmp_path / "kept", training, 16)
+    monkeypatch.setattr(run, "choose_gradient_checkpointing", lambda *_: [True])
+    train(base, tmp_path / "again", training, 16)
+    kept, again = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("kept", "again"))
+    assert all((kept[name] - again[name]).abs().max() < 1e-6 for name in kept)
