@@ -22,9 +22,12 @@ from pocketloop.contracts.files import write_json
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_base_config, load_catalogue, load_recipe
 from pocketloop.contracts.recipe import ExamplesSource, Recipe
+from pocketloop.contracts.reports import CALIBRATION
 from pocketloop.data.example_files import read_examples
+from pocketloop.evaluation.calibration import calibrate
 from pocketloop.export.adapter import export_adapter
 from pocketloop.export.base import prepare_base
+from pocketloop.models.llama_cpp import LlamaCppGenerator
 from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training.run import train_adapter
 from pocketloop.training.stage import Split, TrainingData
@@ -49,7 +52,7 @@ def main() -> None:
         folder = arguments.out / name
         if not (folder / "adapter").is_dir():
             learn(recipe, train, validation, folder)
-        finish(recipe, folder)
+        finish(recipe, validation, folder)
 
 
 def examples_of(recipe: Recipe) -> tuple[list[Example], list[Example]]:
@@ -81,10 +84,19 @@ def learn(recipe: Recipe, train: list[Example], validation: list[Example], folde
     print(f"{recipe.adapter}: {len(train)} examples, {report.tokens} tokens, {spent:.0f} CPU-s", flush=True)
 
 
-def finish(recipe: Recipe, folder: Path) -> None:
-    """Write what a bundle holds of it: `adapter.gguf`, `recipe.json`, `catalogue.json`."""
+def finish(recipe: Recipe, validation: list[Example], folder: Path) -> None:
+    """Write what a bundle holds of it: `adapter.gguf`, `recipe.json`, `catalogue.json`, `calibration.json`."""
     base = prepare_base(load_base_config(recipe.base), recipe.export.gguf.base, Home().bases)
-    export_adapter(folder / "adapter", base, folder, recipe.export)
+    if not (folder / "adapter.gguf").is_file():
+        export_adapter(folder / "adapter", base, folder, recipe.export)
+    if recipe.task == "intent":
+        heldout, _ = read_examples(recipe.evaluation.sets[0].uri, recipe.task)
+        task, most = TaskSpec.of(recipe, load_catalogue(recipe)), recipe.evaluation.max_new_tokens
+        with LlamaCppGenerator(base.quantized, base.tokenizer, folder / "adapter.gguf", context=256) as generator:
+            fitted = calibrate(generator, validation, heldout, task, most)
+        print(f"{recipe.adapter}: {fitted}", flush=True)
+        if fitted:
+            write_json(folder / CALIBRATION, fitted)
     write_json(folder / "recipe.json", recipe)
     if catalogue := load_catalogue(recipe):
         write_json(folder / "catalogue.json", catalogue.model_dump(exclude_defaults=True))

@@ -175,6 +175,12 @@ def _demo(uri: str, task: Task) -> Iterator[Example]:
         raise DataError(f"{uri}: split is train or heldout, and n is at least 1")
     from pocketloop.data.demo import SHAPES, Split, demo_examples, demo_shape
 
+    known = ("functions", "intent", *SHAPES)
+    if parts.netloc not in known:
+        near = get_close_matches(parts.netloc, known, 1)
+        raise DataError(
+            f"{uri}: no such demo set; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(known)}"
+        )
     split = cast(Split, options["split"])
     source = f"demo://{parts.netloc}?split={split}"
     if parts.netloc in SHAPES:

@@ -72,6 +72,13 @@ def test_more_than_the_templates_yield_is_an_error() -> None:
         list(demo_shape("persona", "heldout", 5000))
 
 
+def test_a_set_that_there_is_not_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(DataError, match="no such demo set; did you mean 'wellness'"):
+        read_examples("demo://welness", "chat")
+    with pytest.raises(DataError, match="known: functions, intent, gateway, wellness"):
+        read_examples("demo://cooking", "chat")
+
+
 def test_labels_and_calls_serve_as_answers_of_a_chat_in_a_role() -> None:
     calls, _ = read_examples("demo://functions?n=5", "chat", "functions")
     assert all(e.task == "chat" and e.role == "functions" and e.answer.tool_calls for e in calls)

@@ -136,7 +136,7 @@ def test_only_the_first_refused_lines_of_an_import_are_listed_but_all_are_counte
         ("demo://functions?n=many", "whole numbers"),
         ("demo://functions?n=0", "at least 1"),
         ("demo://functions?split=test", "train or heldout"),
-        ("demo://functoins", "no demo set 'functoins'"),
+        ("demo://functoins", "did you mean 'functions'"),
         ("demo://intent", "holds intent examples, but the task is function_call"),
     ],
 )
