@@ -61,7 +61,9 @@ def loss_figure(training: TrainReport) -> str:
         axes.set_xlabel("step", color=FAINT)
         plain(axes, grid="y")
     panels[0].set_ylabel("loss", color=FAINT)
-    panels[-1].legend(frameon=False, labelcolor=INK)
+    shown = next((axes for axes in reversed(panels) if axes.get_legend_handles_labels()[0]), None)
+    if shown is not None:
+        shown.legend(frameon=False, labelcolor=INK)
     return svg(figure)
 
 

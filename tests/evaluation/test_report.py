@@ -1,7 +1,7 @@
 from html.parser import HTMLParser
 from pathlib import Path
 
-from evaluation_samples import FUNCTIONS, sample_findings
+from evaluation_samples import FUNCTIONS, sample_findings, training
 
 from pocketloop.contracts.reports import GateDecision, GateResult
 from pocketloop.contracts.rollout import PlannedRung, RolloutPlan
@@ -62,6 +62,27 @@ def test_a_candidate_without_champion_classes_or_mistakes_still_has_a_report() -
     page = Page(render_report(sample_findings(140, evaluation=evaluation, outcomes={}, champion="")))
     assert "no champion yet" in page.text
     assert "By class" not in page.text
+
+
+def test_every_stage_is_shown_with_its_curves_measures_and_remarks() -> None:
+    (sft,) = training().stages
+    ppo = sft.model_copy(
+        update={
+            "stage": "ppo",
+            "curves": {"reward": [(1, 0.25), (9, 0.5)], "kl": [(1, 0.0), (9, 3.5)]},
+            "metrics": {"mean_reward": estimate([1, 1, 0, 1])},
+            "stopped": "3.60 nats an answer, more than max_kl 3",
+            "left_out": {"answer beyond max_length": 17},
+            "best_step": 9,
+        }
+    )
+    started = training().model_copy(update={"stages": [sft, ppo]})
+    text = " ".join(Page(render_report(sample_findings(140, training=started))).text.split())
+    for said in [
+        "reward 0.250 → 0.500", "kl 0.000 → 3.500", "mean reward 0.750", "n = 4", "state of step 9 kept",
+        "more than max_kl 3", "17 left out: answer beyond max_length",
+    ]:  # fmt: skip
+        assert said in text
 
 
 def test_names_that_look_like_markup_are_shown_as_they_are() -> None:
