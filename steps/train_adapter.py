@@ -69,7 +69,7 @@ def train_adapter(
             work,
             on_progress=lambda progress: print(f"  {progress}", flush=True),
             start=champion.adapter if champion else None,
-            judge=held.enter_context(_judge(home, recipe, task)),
+            judge=held.enter_context(opened_judge(home, recipe, task)),
             every_seconds=15,
         )
         report = report.model_copy(update={"start": start.version or "base", "replayed": learnt.replayed})
@@ -91,7 +91,7 @@ def _asks_judge(recipe: Recipe) -> bool:
 
 
 @contextmanager
-def _judge(home: Home, recipe: Recipe, task: TaskSpec) -> Iterator[Judge | None]:
+def opened_judge(home: Home, recipe: Recipe, task: TaskSpec) -> Iterator[Judge | None]:
     """The language model that rewards answers, where a stage asks for one and the recipe names one."""
     if not _asks_judge(recipe) or recipe.label.llm is None:
         yield None

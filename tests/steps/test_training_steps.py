@@ -11,7 +11,7 @@ from training_samples import asked, assistant, pair, recipe, release, user
 from pocketloop.contracts.errors import DataError, PocketloopError
 from pocketloop.contracts.examples import RatedAnswer, make_example
 from pocketloop.contracts.home import Home, project_root
-from pocketloop.contracts.recipe import BaseConfig
+from pocketloop.contracts.recipe import BaseConfig, LabelConfig
 from pocketloop.tasks.tasks import TaskSpec
 from steps.champion import Champion
 from steps.examples import split_data
@@ -139,3 +139,29 @@ def test_one_process_at_a_time_trains_an_adapter(tmp_path: Path) -> None:
         training_work(home, "mine", "a"),
     ):
         raise AssertionError("two runs share a folder")
+
+
+def test_the_judge_decides_what_training_gives_only_where_it_rewards(home: Path) -> None:
+    from pocketloop.labeling.reward import JudgeReward
+    from steps.train_adapter import opened_judge, sections_read
+
+    label = {"llm": {"url": "http://127.0.0.1:1/v1", "model": "judge"}}
+    verified = recipe(stages=[{"grpo": {}}]).model_copy(update={"label": LabelConfig.model_validate(label)})
+    judged = verified.model_copy(update={"train": recipe(stages=[{"grpo": {"reward": "judge"}}]).train})
+    assert "label" in sections_read(judged)
+    assert "label" not in sections_read(verified)
+    with opened_judge(Home(), judged, INTENT) as judge:
+        assert isinstance(judge, JudgeReward)
+    with opened_judge(Home(), verified, INTENT) as judge:
+        assert judge is None
+
+
+def test_a_teachers_adapter_that_changes_is_another_input(tmp_path: Path) -> None:
+    from steps.train_adapter import teachers_read
+
+    wanted = recipe(stages=[{"distill": {"teacher": "tiny", "teacher_adapter": str(tmp_path)}}, {"sft": {}}])
+    (tmp_path / "adapter_model.safetensors").write_text("one")
+    before = teachers_read(wanted)
+    (tmp_path / "adapter_model.safetensors").write_text("two")
+    assert len(before) == 1
+    assert teachers_read(wanted) != before
