@@ -9,6 +9,7 @@ from pocketloop.contracts.recipe import BaseConfig
 from pocketloop.contracts.training import (
     DistillConfig,
     GroupConfig,
+    OnlineConfig,
     PpoConfig,
     Schedule,
     SftConfig,
@@ -151,6 +152,7 @@ def _plan_stage(
         answers=0 if stage.name == "reward" else at_once * answers,
         fused_attention=device.gpu or length > _EAGER_LENGTH,
         checkpointing=checkpointing,
+        logits=6 if isinstance(config, DistillConfig) and _writes(config) else 3,  # the teacher's, too
         logits_chunk=CHUNK_POSITIONS if _chunked(shape, config) else None,
     )
     memory = step_memory(shape, lora, precision, batch)
@@ -179,9 +181,8 @@ def _sizes(stage: Stage, known: Lengths | None) -> tuple[int, int]:
 
 
 def _chunked(shape: BaseShape, config: Schedule) -> bool:
-    """Whether the stage's loss makes its logits in parts (`losses.total_cross_entropy`)."""
-    supervised = isinstance(config, SftConfig) or (isinstance(config, DistillConfig) and config.mode == "sequence")
-    return supervised and shape.vocabulary > LARGE_VOCABULARY
+    """Whether the stage's loss makes its logits in parts (`losses.CHUNK_POSITIONS`); those of trl's own losses do not."""
+    return shape.vocabulary > LARGE_VOCABULARY and not isinstance(config, OnlineConfig)
 
 
 def _writes(config: Schedule) -> bool:
