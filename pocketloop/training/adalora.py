@@ -82,32 +82,40 @@ def orthogonality(model: Any) -> Any:
     return torch.stack(norms).mean()
 
 
-def add_orthogonality(trainer: Any, weight: float) -> None:
+def add_orthogonality(trainer: Any, weight: float) -> list[float]:
     """Add `weight` times the orthogonality term to the loss that `trainer` learns from (not to the held-out one).
 
-    On the instance, since every stage has a trainer class of its own and all of them call `compute_loss`.
+    On the instance, since every stage has a trainer class of its own and all of them call `compute_loss`. The list
+    that is returned gets what was added, step by step.
     """
     compute_loss = trainer.compute_loss
+    added: list[float] = []
 
     def with_orthogonality(model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
         result = compute_loss(model, inputs, return_outputs=return_outputs, **more)
         if not model.training:
             return result
         term = weight * orthogonality(trainer.accelerator.unwrap_model(model))
+        added.append(float(term.detach()))
         return (result[0] + term, *result[1:]) if isinstance(result, tuple) else result + term
 
     trainer.compute_loss = with_orthogonality
+    return added
 
 
 @cache
 def rank_callback_class() -> type[Any]:
-    """A `TrainerCallback` that gives up ranks after every optimizer step, as peft's `update_and_allocate` does."""
+    """A `TrainerCallback` that gives up ranks after every optimizer step, as peft's `update_and_allocate` does.
+
+    `added` is what `add_orthogonality` returned.
+    """
     from transformers import TrainerCallback
 
     class RankCallback(TrainerCallback):
-        def __init__(self, model: Any, lora: LoraConfig) -> None:
+        def __init__(self, model: Any, lora: LoraConfig, added: list[float]) -> None:
             self.model = model
             self.lora = lora
+            self.added = added
             self.pattern: dict[str, list[bool]] | None = None
 
         @property
@@ -136,6 +144,16 @@ def rank_callback_class() -> type[Any]:
             self.config.rank_pattern = self.pattern
             self.model.base_model.update_and_allocate(state.global_step + 1)
             self.pattern, self.config.rank_pattern = self.config.rank_pattern, None
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            """Tell the term apart from the loss, which is in nats as everywhere else."""
+            if not self.added or "loss" not in (logs or {}):
+                return
+            term = sum(self.added) / len(self.added)
+            self.added.clear()
+            for told in (logs, state.log_history[-1]):
+                told["loss"] -= term
+                told["orthogonality"] = term
 
         def tensors(self) -> dict[str, Any]:
             """The smoothed importance of every weight: what the next allocation needs."""

@@ -160,9 +160,10 @@ def run_trainer(
     average_gradients_of(trainer)
     ranks = None
     if is_adalora(trainer.model):
-        ranks = rank_callback_class()(trainer.model, stage.lora)
-        add_orthogonality(trainer, stage.lora.adalora.orthogonality)
-        trainer.add_callback(ranks)
+        added = add_orthogonality(trainer, stage.lora.adalora.orthogonality)
+        ranks = rank_callback_class()(trainer.model, stage.lora, added)
+        trainer.add_callback(ranks)  # before all others: they are to see the loss without the term
+        curves = curves | {"orthogonality": "orthogonality"}
     settled = (lambda step: True) if ranks is None else ranks.is_settled
     selection = selection_callback_class()(trainer, stage, best, greater, settled)
     trainer.add_callback(selection)

@@ -131,6 +131,12 @@ def test_activations_computed_again_give_the_same_adapter(
     base: BaseConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dropout, too, is drawn again as it was."""
+    from transformers import modeling_utils
+
+    checkpoint, layers = modeling_utils.checkpoint, []
+    monkeypatch.setattr(
+        modeling_utils, "checkpoint", lambda *given, **more: layers.append(1) or checkpoint(*given, **more)
+    )
     from safetensors.torch import load_file
 
     from pocketloop.training import run
@@ -139,5 +145,6 @@ def test_activations_computed_again_give_the_same_adapter(
     train(base, tmp_path / "kept", training, 16)
     monkeypatch.setattr(run, "choose_gradient_checkpointing", lambda *_: [True])
     train(base, tmp_path / "again", training, 16)
+    assert len(layers) >= 2 * 2  # two layers, two steps
     kept, again = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("kept", "again"))
     assert all((kept[name] - again[name]).abs().max() < 1e-6 for name in kept)
