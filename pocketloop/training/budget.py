@@ -181,7 +181,7 @@ def _sizes(stage: Stage, known: Lengths | None) -> tuple[int, int]:
 
 
 def _chunked(shape: BaseShape, config: Schedule) -> bool:
-    """Whether the stage's loss makes its logits in parts (`losses.CHUNK_POSITIONS`); those of trl's own losses do not."""
+    """Whether the stage's loss makes its logits in parts (`losses.CHUNK_POSITIONS`); trl's own do not."""
     return shape.vocabulary > LARGE_VOCABULARY and not isinstance(config, OnlineConfig)
 
 
