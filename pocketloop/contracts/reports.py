@@ -348,12 +348,14 @@ CALIBRATION = "calibration.json"
 
 
 class Calibration(_Report):
-    """The temperature of a router's confidence, fitted on `n` validation answers.
+    """The temperature of a router's confidence, `fitted` on `n` validation answers.
 
-    `error_before` and `error_after`: expected calibration error of `heldout` answers without and with it.
+    `error_before` and `error_after`: expected calibration error of `heldout` answers without and with the fitted one.
+    `temperature`, which phones use, is 1 where it makes that error larger.
     """
 
     temperature: float
+    fitted: float
     n: int
     heldout: int
     error_before: float

@@ -31,7 +31,9 @@ def calibrate(
 
     The confidence of an answer is the product over its tokens of softmax(logits / T), as the phone computes it. T
     minimizes the log loss of "the label is right", with the smoothed targets of Platt (1999), so that a set without a
-    mistake does not make the router infinitely sure. `None` when either set has no answer that is a label.
+    mistake does not make the router infinitely sure. Where `heldout` shows that it makes things worse (its phrasings
+    are harder than those of `examples`), confidences stay as they are. `None` when either set has no answer that is a
+    label.
     """
     fitted, right = _confidences(generator, examples[:MOST], task, max_new_tokens)
     checked, truly = _confidences(generator, heldout[:MOST], task, max_new_tokens)
@@ -39,12 +41,14 @@ def calibrate(
         return None
     losses = [_log_loss(fitted[:, at], right) for at in range(len(_TEMPERATURES))]
     best, plain = losses.index(min(losses)), _TEMPERATURES.index(1.0)
+    before, after = (calibration_error(checked[:, at], truly) for at in (plain, best))
     return Calibration(
-        temperature=_TEMPERATURES[best],
+        temperature=_TEMPERATURES[best] if after <= before else 1.0,
+        fitted=_TEMPERATURES[best],
         n=len(right),
         heldout=len(truly),
-        error_before=calibration_error(checked[:, plain], truly),
-        error_after=calibration_error(checked[:, best], truly),
+        error_before=before,
+        error_after=after,
     )
 
 

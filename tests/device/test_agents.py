@@ -102,7 +102,7 @@ def test_a_bundle_says_how_its_adapter_is_asked_and_how_sure_it_is(tmp_path: Pat
     write_json(tmp_path / "probes.json", [])
     companion = companion_of(tmp_path)
     assert (companion.roles, companion.system, companion.temperature) == (ROLES, "Help.", 1.0)
-    fitted = Calibration(temperature=1.6, n=9, heldout=9, error_before=0.2, error_after=0.1)
+    fitted = Calibration(temperature=1.6, fitted=1.6, n=9, heldout=9, error_before=0.2, error_after=0.1)
     write_json(tmp_path / CALIBRATION, fitted)
     write_json(tmp_path / "catalogue.json", {"labels": ["a", "b"]})
     companion = companion_of(tmp_path)

@@ -58,10 +58,22 @@ def examples(n: int, seed: int) -> list[Example]:
 def test_the_temperature_undoes_how_much_too_sure_the_model_is(sharpness: float) -> None:
     found = calibrate(Oracle(sharpness), examples(500, 1), examples(500, 2), TASK, 8)  # type: ignore[arg-type]
     assert found is not None
-    assert found.temperature == pytest.approx(sharpness, rel=0.25)
+    assert found.fitted == pytest.approx(sharpness, rel=0.25)
     assert found.error_after < 0.08
     if sharpness != 1.0:
-        assert found.error_after < found.error_before
+        assert found.error_after < found.error_before and found.temperature == found.fitted
+
+
+def test_a_temperature_that_does_not_hold_for_other_messages_is_not_used() -> None:
+    sure = [example for example in examples(2000, 1) if int(example.prompt[0].content) > 900 and right(example)]
+    wrong = [example for example in examples(2000, 2) if not right(example)]
+    found = calibrate(Oracle(1.0), sure, wrong, TASK, 8)  # type: ignore[arg-type]
+    assert found is not None and found.fitted < 1
+    assert found.error_after > found.error_before and found.temperature == 1
+
+
+def right(example: Example) -> bool:
+    return example.answer.content == "a"
 
 
 def test_without_a_label_among_the_answers_there_is_nothing_to_calibrate() -> None:
