@@ -12,7 +12,7 @@ from pocketloop.contracts.examples import Example, FunctionRow, IntentRow, examp
 from pocketloop.contracts.files import read_jsonl, sha256_tree
 from pocketloop.contracts.recipe import BaseConfig, Catalogue
 from pocketloop.contracts.reports import TrainReport
-from pocketloop.contracts.training import DistillConfig, TrainConfig
+from pocketloop.contracts.training import Checkpoints, DistillConfig, TrainConfig
 from pocketloop.models.bases import load_with_adapter
 from pocketloop.models.chat import encode_prompt
 from pocketloop.models.generators import TransformersGenerator
@@ -141,6 +141,28 @@ def test_equal_seeds_draw_equal_answers(student: BaseConfig, teacher: dict[str, 
     for name in ("one", "two"):
         learn(student, asked(16), tmp_path / name, stage)
     assert sha256_tree(tmp_path / "one") == sha256_tree(tmp_path / "two")
+
+
+def test_a_stopped_stage_goes_on_to_the_same_weights(
+    student: BaseConfig, teacher: dict[str, Any], tmp_path: Path
+) -> None:
+    """What the student says next is drawn by a generator whose state every checkpoint keeps."""
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise KeyboardInterrupt
+
+    notes: list[str] = []
+    stage = {"distill": {**teacher, "epochs": 2, "learning_rate": 5e-3, "batch_size": 4}}
+    data = TrainingData(Split(asked(12)), Split(asked(8)))
+    often = config(stage).model_copy(update={"checkpoints": Checkpoints(every_seconds=0)})
+    train_adapter(student, data, INTENT, often, tmp_path / "whole", tmp_path / "work-1")
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(student, data, INTENT, often, tmp_path / "two", tmp_path / "work-2", stop, every_seconds=0)
+    rest = tmp_path / "two", tmp_path / "work-2"
+    train_adapter(student, data, INTENT, often, *rest, lambda progress: notes.append(str(progress)))
+    assert notes[0].startswith("train.stages.0.distill: going on at step 2 of 6")
+    assert sha256_tree(tmp_path / "whole") == sha256_tree(tmp_path / "two")
 
 
 def test_a_stopped_run_asks_the_teacher_only_for_what_is_missing(
