@@ -13,6 +13,7 @@ from typing import Any
 from pocketloop.contracts.reports import StageTraining
 from pocketloop.contracts.training import GroupConfig
 from pocketloop.training.checkpoints import latest_checkpoint
+from pocketloop.training.drawing import draw_answers
 from pocketloop.training.hardware import choose_attention
 from pocketloop.training.online import (
     KlBound,
@@ -115,9 +116,19 @@ def _trainer_class(name: str) -> type[Any]:
         def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
             return [self.prompts[place].ids for place in self.places], None, {}
 
-        def _generate_single_turn(self, *arguments: Any, **more: Any) -> Any:
-            with self.accelerator.autocast():  # `generate` goes past the forward that accelerate has wrapped in it
-                return super()._generate_single_turn(*arguments, **more)
+        def _generate_single_turn(self, prompt_ids: list[list[int]], *more: Any) -> Any:
+            if self.is_fsdp_enabled:  # its shards are gathered for all processes at once: trl keeps them in step
+                return super()._generate_single_turn(prompt_ids, *more)
+            with self.accelerator.autocast():
+                answers = draw_answers(
+                    self.accelerator.unwrap_model(self.model),
+                    prompt_ids,
+                    end=self.processing_class.eos_token_id,
+                    pad=self.processing_class.pad_token_id,
+                    max_new_tokens=self.max_completion_length,
+                    temperature=self.temperature,
+                )
+            return (answers, None) if name == "grpo" else answers
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             loss = super().training_step(model, inputs, num_items_in_batch)
