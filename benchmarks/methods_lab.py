@@ -44,10 +44,19 @@ class Trained:
     seconds: float
 
 
-class Lab:
-    """A task of the demo on the base `tiny`; `any_code` takes results of other versions of the code."""
+class NotMeasured(Exception):
+    """A training whose result is not kept, where nothing may be trained."""
 
-    def __init__(self, folder: Path, adapter: Literal["functions", "intent"], any_code: bool = False) -> None:
+
+class Lab:
+    """A task of the demo on the base `tiny`.
+
+    `any_code` takes results of other versions of the code; `only_kept` trains nothing (`NotMeasured`).
+    """
+
+    def __init__(
+        self, folder: Path, adapter: Literal["functions", "intent"], any_code: bool = False, only_kept: bool = False
+    ) -> None:
         self.folder = folder
         self.adapter = adapter
         self.sizes = _SIZES[adapter]
@@ -56,6 +65,7 @@ class Lab:
         self.task = TaskSpec.of(recipe, load_catalogue(recipe))
         self.longest = recipe.evaluation.max_new_tokens
         self.any_code = any_code
+        self.only_kept = only_kept
 
     @cached_property
     def pool(self) -> list[Example]:
@@ -84,12 +94,16 @@ class Lab:
         pairs = []
         for event in demo_events(40 * _CORRECTIONS, seed=5):
             corrected = (event.get("feedback") or {}).get("correction")
+            if isinstance(corrected, str):
+                corrected = {"content": corrected}
             if (event.get("adapter") or {}).get("skill") != self.adapter or not isinstance(corrected, dict):
                 continue
             *prompt, given = [Message.model_validate(turn) for turn in event["messages"]]
             right = Message.model_validate({"role": "assistant", **corrected})
             pairs.append(
-                make_pair(prompt, right, given, task="function_call", reason="correction", source="demo", group="demo")
+                make_pair(
+                    prompt, right, given, task=self.labelled[0].task, reason="correction", source="demo", group="demo"
+                )
             )
         return pairs[:_CORRECTIONS]
 
@@ -100,6 +114,8 @@ class Lab:
         folder = self._place(name, [training.model_dump(mode="json"), sha256_text("\n".join(rows)), begun])
         out, done = folder / "adapter", folder / "report.json"
         if not done.is_file():
+            if self.only_kept:
+                raise NotMeasured(name)
             print(f"{name}: {', '.join(stage.name for stage in training.stages)} ...", flush=True)
             began = time.process_time()
             report = train_adapter(

@@ -159,7 +159,7 @@ class Measures:
         with torch.inference_mode():
             output = model.generate(
                 **padded,
-                max_new_tokens=_LONGEST_DRAWN,
+                max_new_tokens=min(_LONGEST_DRAWN, self.lab.longest),
                 do_sample=True,
                 temperature=1.0,
                 top_k=0,

@@ -12,8 +12,8 @@ _COLOURS = {"holds": "#15803d", "open": "#b45309", "does not hold": "#b91c1c"}
 _SIGNS = {"holds": "✓ holds", "open": "? open", "does not hold": "✗ does not hold"}
 
 
-def page(findings: Sequence[Finding], base: str) -> str:
-    """The page: every claim in one table, then each experiment."""
+def page(findings: Sequence[Finding], missing: Sequence[str], base: str) -> str:
+    """The page: every claim in one table, then each experiment; `missing` ones are named."""
     minutes = sum(row.seconds or 0 for finding in findings for row in finding.rows) / 60
     lines = [
         "# What each training method does",
@@ -34,6 +34,8 @@ def page(findings: Sequence[Finding], base: str) -> str:
     ]
     for finding in findings:
         lines += _section(finding)
+    if missing:
+        lines += [f"Not measured in this run: {', '.join(missing)}.", ""]
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
-"""The experiments of `methods.py` on `functions`: preferences, rewards, and a teacher, all from one SFT start."""
+"""The experiments of `methods.py` that go on from an SFT start: preferences, rewards, and a teacher."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from methods_findings import Claim, Finding, Row, average, column, compare, exceeds, win_rate
 from methods_lab import Lab, Trained, own_mistakes, own_ratings, recipe_section
@@ -14,16 +14,24 @@ from pocketloop.training.stage import Split
 NOTHING_LOST = 0.03
 """A loss of function scores that counts as none."""
 
-SFT = {"sft": {"epochs": 3, "learning_rate": 6e-3, "batch_size": 16}}
+SFT = {
+    "functions": {"sft": {"epochs": 3, "learning_rate": 6e-3, "batch_size": 16}},
+    "intent": {"sft": {"epochs": 2, "learning_rate": 3e-3, "batch_size": 16}},
+}
+GROUPS: dict[str, dict[str, Any]] = {
+    "functions": {"learning_rate": 1.5e-3, "prompts": 128, "max_new_tokens": 64},
+    "intent": {"learning_rate": 1e-3, "prompts": 192, "max_new_tokens": 16},
+}
 
 
 class Preferences:
-    """The SFT start on `functions`, and what its own answers give: pairs and ratings, to learn from and held out."""
+    """A lab's SFT start, and what its own answers give: pairs and ratings, to learn from and held out."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.measures = Measures(lab)
-        self.start = lab.train("start", recipe_section(SFT), Split(lab.labelled))
+        self.start = lab.train("start", recipe_section(SFT[lab.adapter]), Split(lab.labelled))
+        self.right = lab.task.metrics[0]
 
     @cached_property
     def drawn(self) -> list[str]:
@@ -56,14 +64,13 @@ class Preferences:
             sampled = self.measures.sampled(trained, self.start)
             prefers = self.measures.prefers(trained, self.held_out)
             measured[name] = {
-                "exact": column(greedy, "function_exact"),
+                "exact": column(greedy, self.right),
                 "greedy reward": column(greedy, "reward"),
                 "reward": [one.reward for one in sampled],
                 "prefers": prefers,
             }
             figures: dict[str, Estimate | float | None] = {
-                "whole call right": average(measured[name]["exact"]),
-                "function right": average(column(greedy, "function_name")),
+                **{metric: average(column(greedy, metric)) for metric in self.lab.task.metrics[:2]},
                 "mean reward, drawn": average(measured[name]["reward"]),
                 "KL, nats an answer": average([one.divergence for one in sampled]) if name in after else None,
                 "prefers the right answer": average(prefers),
@@ -72,16 +79,17 @@ class Preferences:
         return rows, measured
 
 
-def _unharmed(name: str, measured: dict[str, Any]) -> Claim:
+def _unharmed(known: Preferences, name: str, measured: dict[str, Any]) -> Claim:
     after, before = measured[name]["exact"], measured["SFT start"]["exact"]
-    return compare(f"{name} lowers whole calls by less than {NOTHING_LOST:.2f}", after, before, NOTHING_LOST)
+    text = f"{name} on {known.lab.adapter}: lowers {known.right} by less than {NOTHING_LOST:.2f}"
+    return compare(text, after, before, NOTHING_LOST)
 
 
 def direct(known: Preferences) -> Finding:
     """DPO and KTO on the start's own mistakes."""
-    lab = known.lab
-    dpo = {"dpo": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 16, "beta": 0.1, "anchor": 0.1}}
-    kto = {"kto": {"epochs": 1, "learning_rate": 1e-3, "batch_size": 16, "beta": 0.1}}
+    lab, on = known.lab, known.lab.adapter
+    dpo = {"dpo": {"learning_rate": 5e-4, "batch_size": 16, "beta": 0.1, "anchor": 0.1}}
+    kto = {"kto": {"learning_rate": 5e-4, "batch_size": 16, "beta": 0.1}}
     trained = {
         "DPO": lab.train("dpo", recipe_section(dpo), Split(pairs=known.pairs), known.start),
         "KTO": lab.train("kto", recipe_section(kto), Split(rated=known.rated), known.start),
@@ -90,16 +98,16 @@ def direct(known: Preferences) -> Finding:
     start = measured["SFT start"]
     wins = win_rate(measured["DPO"]["greedy reward"], start["greedy reward"])
     claims = [
-        compare("DPO prefers right answers more often", measured["DPO"]["prefers"], start["prefers"]),
-        exceeds("DPO wins more than half of the answers that differ", wins, 0.5),
-        _unharmed("DPO", measured),
-        compare("KTO raises the mean reward of drawn answers", measured["KTO"]["reward"], start["reward"]),
-        _unharmed("KTO", measured),
+        compare(f"DPO on {on}: prefers right answers more often", measured["DPO"]["prefers"], start["prefers"]),
+        exceeds(f"DPO on {on}: wins more than half of the answers that differ", wins, 0.5),
+        _unharmed(known, "DPO", measured),
+        compare(f"KTO on {on}: raises the mean reward of drawn answers", measured["KTO"]["reward"], start["reward"]),
+        _unharmed(known, "KTO", measured),
     ]
     good = sum(one.desirable for one in known.rated)
     return Finding(
         key="direct",
-        title="DPO and KTO",
+        title=f"DPO and KTO on {on}",
         setting=(
             f"DPO: {len(known.pairs)} pairs, a right answer before the SFT start's own wrong one "
             f"({len(lab.corrections)} of them corrections by the demo's people). KTO: {len(known.rated)} answers drawn "
@@ -112,9 +120,9 @@ def direct(known: Preferences) -> Finding:
 
 def rewarded(known: Preferences) -> Finding:
     """A reward model, and PPO against it."""
-    lab = known.lab
+    lab, on = known.lab, known.lab.adapter
     reward = {"reward": {"epochs": 2, "learning_rate": 1e-3, "batch_size": 16}}
-    ppo = {"ppo": {"learning_rate": 3e-4, "prompts": 160, "batch_size": 32, "max_new_tokens": 64, "kl": 0.05}}
+    ppo = {"ppo": {"learning_rate": 3e-4, "prompts": 192, "batch_size": 32, "max_new_tokens": 16, "kl": 0.05}}
     trained = lab.train("ppo", recipe_section(reward, ppo), Split(lab.prompts, known.pairs), known.start)
     ranks = known.measures.ranks(trained.work / "0-reward" / "reward_model", trained, known.held_out)
     rows, measured = known.rows({"PPO": trained})
@@ -122,40 +130,37 @@ def rewarded(known: Preferences) -> Finding:
     rows.append(Row(name="reward model", figures={"ranks right": ranking}, seconds=None))
     return Finding(
         key="ppo",
-        title="Reward model and PPO",
-        setting=f"The reward model learns the same {len(known.pairs)} pairs; PPO draws answers to 160 prompts.",
+        title=f"Reward model and PPO on {on}",
+        setting=f"The reward model learns the same {len(known.pairs)} pairs; PPO draws answers to 192 prompts.",
         rows=rows,
         claims=[
-            exceeds("The reward model ranks held-out pairs", ranking, 0.5),
+            exceeds(f"The reward model on {on}: ranks held-out pairs", ranking, 0.5),
             compare(
-                "PPO raises the mean reward of drawn answers",
+                f"PPO on {on}: raises the mean reward of drawn answers",
                 measured["PPO"]["reward"],
                 measured["SFT start"]["reward"],
             ),
-            _unharmed("PPO", measured),
+            _unharmed(known, "PPO", measured),
         ],
     )
 
 
-def groups(known: Preferences) -> Finding:
-    """GRPO and RLOO with rewards that a program verifies."""
-    settings = {"learning_rate": 1.5e-3, "prompts": 128, "samples": 8, "batch_size": 64, "max_new_tokens": 64}
-    trained = {
-        name.upper(): known.lab.train(name, recipe_section({name: settings}), Split(known.lab.prompts), known.start)
-        for name in ("grpo", "rloo")
-    }
-    rows, measured = known.rows(trained)
-    start = measured["SFT start"]
-    claims = []
-    for name in trained:
-        text = f"{name} raises the mean reward of drawn answers"
-        claims += [compare(text, measured[name]["reward"], start["reward"]), _unharmed(name, measured)]
+def grouped(known: Preferences, name: Literal["grpo", "rloo"]) -> Finding:
+    """GRPO or RLOO with rewards that a program verifies."""
+    settings = GROUPS[known.lab.adapter] | {"samples": 8, "batch_size": 64}
+    title = name.upper()
+    trained = known.lab.train(name, recipe_section({name: settings}), Split(known.lab.prompts), known.start)
+    rows, measured = known.rows({title: trained})
+    raised = f"{title} on {known.lab.adapter}: raises the mean reward of drawn answers"
     return Finding(
-        key="groups",
-        title="GRPO and RLOO",
-        setting="8 answers to each of 128 prompts, rewarded by comparing calls with the right ones.",
+        key=name,
+        title=f"{title} on {known.lab.adapter}",
+        setting=f"8 answers to each of {settings['prompts']} prompts, rewarded by comparing them with the right ones.",
         rows=rows,
-        claims=claims,
+        claims=[
+            compare(raised, measured[title]["reward"], measured["SFT start"]["reward"]),
+            _unharmed(known, title, measured),
+        ],
     )
 
 
@@ -163,9 +168,9 @@ def distilled(known: Preferences) -> Finding:
     """A student with few labels, taught by the SFT start on prompts without labels, or not taught."""
     lab, small = known.lab, {"r": 4, "alpha": 8}
     few = lab.labelled[:150]
-    unlabelled = {"sequence": lab.prompts[:600], "on_policy": lab.prompts[:96]}
-    sft = {"sft": {"epochs": 6, "learning_rate": 6e-3, "batch_size": 16}}
-    again = {"sft": {"epochs": 4, "learning_rate": 3e-3, "batch_size": 16}}
+    unlabelled = {"sequence": lab.prompts, "on_policy": lab.prompts}
+    sft = {"sft": {"epochs": 4, "learning_rate": 3e-3, "batch_size": 16}}
+    again = {"sft": {"epochs": 3, "learning_rate": 3e-3, "batch_size": 16}}
     student = lab.train("student", recipe_section(sft, lora=small), Split(few))
     trained = {
         "student": student,
@@ -178,9 +183,9 @@ def distilled(known: Preferences) -> Finding:
                 "teacher_adapter": str(known.start.folder),
                 "mode": mode,
                 "beta": 0.0,
-                "learning_rate": 3e-3,
+                "learning_rate": 2e-3,
                 "batch_size": 16,
-                "max_new_tokens": 64,
+                "max_new_tokens": 16,
             }
         }
         trained[f"taught, {mode.replace('_', '-')}"] = lab.train(
@@ -190,18 +195,14 @@ def distilled(known: Preferences) -> Finding:
     rows = [
         Row(
             name=name,
-            figures={
-                "whole call right": average(column(found, "function_exact")),
-                "function right": average(column(found, "function_name")),
-                "mean reward": average(column(found, "reward")),
-            },
+            figures={metric: average(column(found, metric)) for metric in lab.task.metrics},
             seconds=trained[name].seconds if name in trained else None,
         )
         for name, found in scores.items()
     ]
-    alone = column(scores["student, as long again"], "reward")
+    alone = column(scores["student, as long again"], known.right)
     claims = [
-        compare(f"The student {name} is above the one without a teacher", column(scores[name], "reward"), alone)
+        compare(f"The student {name} is above the one without a teacher", column(scores[name], known.right), alone)
         for name in scores
         if name.startswith("taught")
     ]
@@ -212,8 +213,7 @@ def distilled(known: Preferences) -> Finding:
             f"A student of rank 4 learns {len(few)} labelled requests. Its teacher, the SFT start (rank 8, "
             f"{len(lab.labelled)} labelled requests), then answers {len(unlabelled['sequence'])} requests without "
             f"labels (sequence), or rates the student's own answers to {len(unlabelled['on_policy'])} of them "
-            "(on-policy, forward KL). Without a teacher the student goes on with its own labels for 600 examples more. "
-            "Claims compare the mean reward."
+            "(on-policy, forward KL). Without a teacher the student goes on with its own labels for 450 examples more."
         ),
         rows=rows,
         claims=claims,
