@@ -46,7 +46,7 @@ def rated(count: int, offset: int = 0) -> list[RatedAnswer]:
 
 
 def _rated(i: int, right: bool) -> RatedAnswer:
-    pair = _pair(i, LABELS[i % 4], LABELS[(i + 1 + i // 4 % 3) % 4])
+    pair = _pair(i, LABELS[i % 4], LABELS[(i + 1 + i // 3 % 3) % 4])  # every label is wrong about as often
     answer = pair.chosen if right else pair.rejected
     return RatedAnswer(
         rated_id=f"r{i}",
