@@ -65,10 +65,10 @@ def without_input_casts(model: Any, active: bool) -> Iterator[None]:
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
     """Keep the libraries' bars and notices off the terminal while training; what we say is in `on_progress`."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it has something to say when it is imported
     import datasets
     from transformers.utils import logging as transformers_logging
 
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled(), datasets.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -70,17 +70,17 @@ def train_adapter(
     """
     from transformers import set_seed
 
-    tokenizer = load_tokenizer(base_folder(base), base.chat_template)
-    if process_count() == 1:  # whoever launched several has checked
-        check_first_stage(training)
-        check_training(base, tokenizer, data, task, training, judge)
-    checkpointing = choose_gradient_checkpointing(base, tokenizer, data, task, training)
-    if training.resources.processes > process_count():
-        return launch(base, data, task, training, out, work, on_progress, start=start, every_seconds=every_seconds)
-    _claim(work, _fingerprint(base, data, task, training, start))
-    folders = [work / f"{number}-{entry.name}" for number, entry in enumerate(training.stages)]
-    reports: list[StageTraining] = []
     with quiet_libraries():
+        tokenizer = load_tokenizer(base_folder(base), base.chat_template)
+        if process_count() == 1:  # whoever launched several has checked
+            check_first_stage(training)
+            check_training(base, tokenizer, data, task, training, judge)
+        checkpointing = choose_gradient_checkpointing(base, tokenizer, data, task, training)
+        if training.resources.processes > process_count():
+            return launch(base, data, task, training, out, work, on_progress, start=start, every_seconds=every_seconds)
+        _claim(work, _fingerprint(base, data, task, training, start))
+        folders = [work / f"{number}-{entry.name}" for number, entry in enumerate(training.stages)]
+        reports: list[StageTraining] = []
         half = computes_in_bfloat16()
         model, _ = load_base(base, "bfloat16" if half else "float32", four_bit=training.lora.method == "qlora")
         use_cores(model.config.get_text_config().hidden_size)
