@@ -7,7 +7,7 @@ from typing import Any
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.files import atomic_dir
 from pocketloop.contracts.training import LoraConfig
-from pocketloop.training.processes import is_first, refuse_if_apart, wait_for_all
+from pocketloop.training.processes import gathered_adapter, is_first, is_sharded, refuse_if_apart, wait_for_all
 
 ADAPTER = "default"
 """peft's name of the adapter that is trained."""
@@ -80,14 +80,15 @@ def save_adapter(model: Any, out: Path, base: str) -> None:
     Of several processes the first one writes; all come back when it is done.
     """
     refuse_if_apart(model)
+    whole = gathered_adapter(model) if is_sharded() else None
     if is_first():
-        _write_adapter(model, out, base)
+        _write_adapter(model, out, base, whole)
     wait_for_all()
 
 
-def _write_adapter(model: Any, out: Path, base: str) -> None:
+def _write_adapter(model: Any, out: Path, base: str, weights: dict[str, Any] | None) -> None:
     with atomic_dir(out) as folder:
-        model.save_pretrained(folder, safe_serialization=True, selected_adapters=[ADAPTER])
+        model.save_pretrained(folder, safe_serialization=True, selected_adapters=[ADAPTER], state_dict=weights)
         written = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
         written["base_model_name_or_path"] = base
         # peft keeps the names in a set: its order changes from run to run, and with it the folder's digest.

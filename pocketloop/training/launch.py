@@ -190,6 +190,8 @@ def environment(training: TrainConfig) -> dict[str, str]:
     cores = max(1, available_cores() // processes)
     found = {"OMP_NUM_THREADS": str(cores), **os.environ, "ACCELERATE_USE_CPU": str(not gpu).lower()}
     if training.resources.strategy == "fsdp":
+        if not gpu:
+            raise ConfigError("train.resources.strategy fsdp: accelerate shards over GPUs alone; take ddp here")
         found |= {
             "ACCELERATE_USE_FSDP": "true",
             "FSDP_VERSION": "2",

@@ -116,3 +116,9 @@ def refuse_if_apart(model: Any) -> None:
             f"the adapter's weights differ between the {process_count()} training processes, so that none of them can "
             "be trusted; train with train.resources.processes 1"
         )
+
+
+def gathered_adapter(model: Any) -> dict[str, Any]:
+    """The adapter's weights, whole, by their names in a model whose weights are sharded; all processes take part."""
+    state = {name: weight for name, weight in model.state_dict().items() if "lora_" in name}
+    return {name: weight.full_tensor() if hasattr(weight, "full_tensor") else weight for name, weight in state.items()}

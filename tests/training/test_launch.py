@@ -43,6 +43,27 @@ except ModelError:
 torch.distributed.destroy_process_group()
 """
 
+_SHARD = """
+import torch
+from accelerate import PartialState
+from peft import LoraConfig, get_peft_model
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from pocketloop.training.processes import gathered_adapter
+
+PartialState(cpu=True)
+torch.manual_seed(1)
+model = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Linear(4, 2))
+model = get_peft_model(model, LoraConfig(r=2, target_modules=["0"]))
+whole = {name: weight.clone() for name, weight in model.state_dict().items() if "lora_" in name}
+fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+assert any(weight.to_local().numel() < weight.numel() for weight in model.state_dict().values())
+gathered = gathered_adapter(model)
+assert gathered.keys() == whole.keys() and all(torch.equal(gathered[name], whole[name]) for name in whole)
+print("gathered", flush=True)
+torch.distributed.destroy_process_group()
+"""
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> BaseConfig:
@@ -69,19 +90,29 @@ def test_what_belongs_to_whole_matrices_cannot_be_sharded() -> None:
         check_resources(TrainConfig.model_validate(judged))
 
 
-def test_the_sharded_strategy_is_told_to_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    told = environment(on_two(settings(), "fsdp"))
-    assert told["ACCELERATE_USE_FSDP"] == "true"
-    assert told["OMP_NUM_THREADS"].isdigit()
+def test_a_base_is_sharded_over_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="accelerate shards over GPUs alone"):
+        environment(on_two(settings(), "fsdp"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert environment(on_two(settings(), "fsdp"))["ACCELERATE_USE_FSDP"] == "true"
     assert "ACCELERATE_USE_FSDP" not in environment(on_two(settings()))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"train\.resources\.processes 2: this machine has 1 GPU"):
+        environment(on_two(settings()))
 
 
 @pytest.mark.slow
-def test_gradients_are_averaged_and_weights_that_differ_are_noticed(tmp_path: Path) -> None:
-    script = tmp_path / "average.py"
-    script.write_text(_AVERAGE)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+@pytest.mark.parametrize(("script", "said"), [(_AVERAGE, "refused"), (_SHARD, "gathered")], ids=["average", "gather"])
+def test_gradients_are_averaged_and_weights_that_differ_are_noticed_and_shards_are_gathered(
+    tmp_path: Path, script: str, said: str
+) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(script)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(file)]
     root = str(HERE.parents[1])
     done = subprocess.run(
         launcher,
@@ -91,7 +122,7 @@ def test_gradients_are_averaged_and_weights_that_differ_are_noticed(tmp_path: Pa
         env={**os.environ, "PYTHONPATH": root, "ACCELERATE_USE_CPU": "true"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("refused") == 2
+    assert done.stdout.count(said) == 2
 
 
 @pytest.mark.slow
