@@ -1,6 +1,6 @@
 """Both shapes of assistant, trained small from their recipes: the folders that `pocketloop shapes compare` reads.
 
-    python benchmarks/shapes.py OUT [NAME ...]
+    python benchmarks/shapes.py OUT [NAME ...] [--times 1] [--epochs 1]
     pocketloop shapes compare universal --hybrid gateway,functions,wellness,math,logistics,persona --folder OUT
 
 Each recipe is trained for `EPOCHS` on the first `EXAMPLES` of its example sources (no events), exported, and
@@ -44,25 +44,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("names", nargs="*", default=NAMES)
+    parser.add_argument("--times", type=float, default=1, help="so many times `EXAMPLES`")
+    parser.add_argument("--epochs", type=float, help="instead of `EPOCHS`")
     arguments = parser.parse_args()
     for name in arguments.names:
+        epochs = arguments.epochs or EPOCHS.get(name, 1)
         # Sets of these sizes need no balance: repeating the smaller ones would give one shape more to learn from.
-        recipe = load_recipe(name, [f"train.stages.0.sft.epochs={EPOCHS.get(name, 1)}", "train.mix=as_is"])
-        train, validation = examples_of(recipe)
+        recipe = load_recipe(name, [f"train.stages.0.sft.epochs={epochs}", "train.mix=as_is"])
+        train, validation = examples_of(recipe, arguments.times)
         folder = arguments.out / name
         if not (folder / "adapter").is_dir():
             learn(recipe, train, validation, folder)
         finish(recipe, validation, folder)
 
 
-def examples_of(recipe: Recipe) -> tuple[list[Example], list[Example]]:
+def examples_of(recipe: Recipe, times: float) -> tuple[list[Example], list[Example]]:
     """Training and validation examples: of each source's first ones, every twentieth is validated on."""
     train: list[Example] = []
     validation: list[Example] = []
     for source in recipe.data.sources:
         if isinstance(source, ExamplesSource):
             found, _ = read_examples(source.uri, recipe.task, source.role or "")
-            for number, example in enumerate(found[: EXAMPLES[source.role or recipe.adapter]]):
+            for number, example in enumerate(found[: round(times * EXAMPLES[source.role or recipe.adapter])]):
                 (validation if number % 20 == 0 else train).append(example)
     return train, validation
 
