@@ -23,6 +23,7 @@ from pocketloop.training.online import (
     stopping_tokenizer,
     training_prompts,
 )
+from pocketloop.training.processes import process_count, rows_per_process
 from pocketloop.training.stage import StageRun, run_trainer, trainer_arguments
 
 _MEASURED_ONLY = 1e-9
@@ -64,7 +65,7 @@ def _make_trainer(stage: StageRun, config: GroupConfig, prompts: list[Prompt]) -
 
     groups = min(config.batch_size // config.samples, len(prompts))
     arguments = trainer_arguments(stage, len(prompts) * config.samples, evaluate=False) | {
-        "per_device_train_batch_size": groups * config.samples,
+        "per_device_train_batch_size": rows_per_process(stage.key, groups * config.samples, process_count()),
         "num_generations": config.samples,
         "max_completion_length": config.max_new_tokens,
         "temperature": config.temperature,
