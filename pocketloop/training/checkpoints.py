@@ -21,7 +21,7 @@ from typing import Any
 
 from pocketloop.contracts.errors import TrainingInterrupted
 from pocketloop.contracts.files import write_json
-from pocketloop.training.processes import is_first, process_number, wait_for_all
+from pocketloop.training.processes import is_first, process_count, process_number, wait_for_all
 
 _MARK = "state.json"
 _RANKS = "ranks.safetensors"
@@ -186,7 +186,11 @@ def restore_ranks(ranks: Any, checkpoint: Path) -> None:
 
 
 def fix_data_order(trainer: Any, seed: int) -> None:
-    """Make the order of the training data a function of `seed` and epoch, whatever was drawn at random before."""
+    """Make the order of the training data a function of `seed` and epoch, whatever was drawn at random before.
+
+    Batches of like lengths come in random order: transformers leaves them sorted from long to short several times an
+    epoch, so that a mixture of long and short tasks would be learnt one after the other.
+    """
     sampler_of = trainer._get_train_sampler
 
     def ordered(*arguments: Any, **more: Any) -> Any:
@@ -200,6 +204,7 @@ def fix_data_order(trainer: Any, seed: int) -> None:
 def _epoch_sampler_class() -> type[Any]:
     import torch
     from torch.utils.data import Sampler
+    from transformers.trainer_pt_utils import LengthGroupedSampler
 
     class EpochSampler(Sampler):
         def __init__(self, sampler: Any, seed: int) -> None:
@@ -219,6 +224,15 @@ def _epoch_sampler_class() -> type[Any]:
                 if getattr(self.sampler, "generator", None) is not None:
                     self.sampler.generator.manual_seed(self.seed + self.epoch)
                 indices = list(self.sampler)
+                if isinstance(self.sampler, LengthGroupedSampler):
+                    indices = self.shuffled(indices, self.sampler.batch_size * process_count())
             return iter(indices)
+
+        def shuffled(self, indices: list[int], batch: int) -> list[int]:
+            """The batches in random order, but the longest first (what does not fit fails at once), a part last."""
+            batches = [indices[start : start + batch] for start in range(0, len(indices), batch)]
+            rest = [batches.pop()] if len(batches[-1]) < batch else []
+            order = [0, *(1 + torch.randperm(len(batches) - 1)).tolist()] if batches else []
+            return [index for place in order for index in batches[place]] + [index for part in rest for index in part]
 
     return EpochSampler

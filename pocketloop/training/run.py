@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pocketloop.contracts.files import canonical_json, sha256_file, sha256_text, sha256_tree, write_json
+from pocketloop.contracts.home import project_root
+from pocketloop.contracts.loading import load_base_config
 from pocketloop.contracts.recipe import BaseConfig
 from pocketloop.contracts.reports import StageTraining, TrainReport
-from pocketloop.contracts.training import StageName, TrainConfig
+from pocketloop.contracts.training import DistillConfig, Schedule, StageName, TrainConfig
 from pocketloop.models.bases import base_folder, load_base
 from pocketloop.models.chat import load_tokenizer
 from pocketloop.tasks.tasks import TaskSpec
@@ -156,21 +158,32 @@ def _fingerprint(
     import transformers
     import trl
 
-    folder = base_folder(base)
     catalogue = None if task.catalogue is None else task.catalogue.model_dump(mode="json")
     return sha256_text(
         canonical_json(
             {
                 "base": base.model_dump(mode="json", exclude={"source", "notes"}),
-                "files": {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.is_file()},
+                "files": _files(base),
                 "data": [_digest(data.train), _digest(data.validation)],
                 "task": [task.name, catalogue, task.system, task.declare_tools, task.roles],
                 "training": training.model_dump(mode="json", exclude={"checkpoints"}),
+                "teachers": [_teacher(entry.config) for entry in training.stages if entry.name == "distill"],
                 "start": None if start is None else sha256_tree(start),
                 "libraries": [library.__version__ for library in (torch, transformers, peft, trl)],
             }
         )
     )
+
+
+def _files(base: BaseConfig) -> dict[str, str]:
+    folder = base_folder(base)
+    return {file.name: sha256_file(file) for file in sorted(folder.iterdir()) if file.is_file()}
+
+
+def _teacher(config: Schedule) -> list[dict[str, str] | str | None]:
+    assert isinstance(config, DistillConfig)
+    adapter = config.teacher_adapter
+    return [_files(load_base_config(config.teacher)), sha256_tree(project_root() / adapter) if adapter else None]
 
 
 def _digest(split: Split) -> str:

@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from preference_runs import pairs, rated
 from tinymodels import save_tiny_model
 from training_runs import INTENT, examples, settings, tiny_base, train
@@ -18,7 +21,7 @@ from training_runs import INTENT, examples, settings, tiny_base, train
 from pocketloop.contracts.files import sha256_tree
 from pocketloop.contracts.recipe import BaseConfig
 from pocketloop.contracts.training import Checkpoints, TrainConfig
-from pocketloop.training.checkpoints import latest_checkpoint
+from pocketloop.training.checkpoints import fix_data_order, latest_checkpoint
 from pocketloop.training.progress import Progress
 from pocketloop.training.run import train_adapter
 from pocketloop.training.selection import evaluates_after
@@ -187,6 +190,32 @@ def test_how_often_states_are_saved_changes_nothing_and_what_lies_around_is_boun
     train(base, tmp_path / "often", often(training))
     assert sha256_tree(tmp_path / "seldom") == sha256_tree(tmp_path / "often")
     assert not list((tmp_path / "often-work").glob("*/checkpoints"))
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=150), st.integers(1, 8), st.integers(0, 5))
+def test_batches_of_like_lengths_come_in_an_order_of_seed_and_epoch_alone(
+    lengths: list[int], batch: int, epoch: int
+) -> None:
+    import torch
+    from transformers.trainer_pt_utils import LengthGroupedSampler
+
+    trainer = SimpleNamespace(_get_train_sampler=lambda: LengthGroupedSampler(batch, lengths=lengths))
+    fix_data_order(trainer, 3)
+
+    def order(at: int) -> list[int]:
+        torch.rand(1)  # whatever else is drawn
+        sampler = trainer._get_train_sampler()
+        sampler.set_epoch(at)
+        return list(sampler)
+
+    once = order(epoch)
+    assert sorted(once) == list(range(len(lengths)))
+    assert once == order(epoch)
+    assert len(lengths) < batch or max(lengths) in [lengths[index] for index in once[:batch]]
+    if len(set(lengths)) > 8 and len(lengths) > 16 * batch:
+        firsts = [lengths[index] for index in once[::batch]]
+        assert firsts != sorted(firsts, reverse=True)
+        assert once != order(epoch + 1)
 
 
 def test_held_out_data_is_scored_evenly_and_at_the_end() -> None:
