@@ -21,6 +21,7 @@ from pocketloop.cli import (
     recipes,
     registry,
     review,
+    shapes,
     ui,
 )
 from pocketloop.cli.console import complain
@@ -48,6 +49,7 @@ cdn.add_to(app)
 collector.add_to(app)
 device.add_to(app)
 fleet.add_to(app)
+shapes.add_to(app)
 ui.add_to(app)
 
 
