@@ -19,7 +19,7 @@ DATA = TrainingData(Split(pairs=pairs(48)), Split(pairs=pairs(12, offset=48)))
 def test_a_reward_model_learns_which_answer_is_better_and_leaves_the_stages_adapter_alone(
     tmp_path: Path, architecture: Architecture
 ) -> None:
-    stage = make_stage(tmp_path, "reward", DATA, architecture, epochs=6)
+    stage = make_stage(tmp_path, "reward", DATA, architecture, epochs=6, learning_rate=3e-3)
     report = train_reward(stage)
     ranking = report.metrics["ranking_accuracy"]
     assert ranking.n == 12
