@@ -4,7 +4,7 @@ from collections import defaultdict
 from typing import Any
 
 from methods_findings import Finding, Row, average, column, compare
-from methods_lab import Lab, recipe_section
+from methods_lab import Lab, NotMeasured, recipe_section
 from methods_measure import Measures
 
 from pocketloop.contracts.reports import Estimate
@@ -12,7 +12,8 @@ from pocketloop.training.mixing import replayed
 from pocketloop.training.stage import Split
 
 SFT = {"sft": {"epochs": 2, "learning_rate": 3e-3, "batch_size": 16}}
-FAST_SFT = {"sft": {"epochs": 2, "learning_rate": 2e-2, "batch_size": 16}}
+FAST_SFT = {"sft": {"epochs": 2, "learning_rate": 8e-3, "batch_size": 16}}
+FASTER_SFT = {"sft": {"epochs": 2, "learning_rate": 2e-2, "batch_size": 16}}
 
 
 def adapters(lab: Lab) -> Finding:
@@ -24,12 +25,16 @@ def adapters(lab: Lab) -> Finding:
         "DoRA": ("dora", SFT, {"method": "dora"}),
         "rsLoRA": ("rslora", SFT, {"rank_stabilized": True}),
         "AdaLoRA": ("adalora", SFT, {"method": "adalora"}),
-        "AdaLoRA, fast": ("adalora", FAST_SFT, {"method": "adalora"}),
+        "LoRA, fast": ("lora", FAST_SFT, {}),
+        "AdaLoRA, fast": ("adalora", FASTER_SFT, {"method": "adalora"}),
     }
     rows, right, ranks = [], {}, {}
     for name, (kept, stage, shape) in kinds.items():
-        trained = lab.train(kept, recipe_section(stage, lora=shape), Split(lab.labelled))
-        right[name] = column(measures.greedy(trained), "intent_accuracy")
+        try:
+            trained = lab.train(kept, recipe_section(stage, lora=shape), Split(lab.labelled))
+            right[name] = column(measures.greedy(trained), "intent_accuracy")
+        except NotMeasured:
+            continue
         ranks[name] = trained.report.ranks
         rows.append(
             Row(
@@ -45,17 +50,25 @@ def adapters(lab: Lab) -> Finding:
         title="Kinds of adapters",
         setting=(
             f"{len(lab.labelled)} intents, 2 epochs, rank 8 and alpha 16 unless said otherwise; AdaLoRA starts at "
-            "rank 12 and ends at 8 on average; fast: at a learning rate of 0.02 instead of 0.003."
+            "rank 12 and ends at 8 on average. The learning rate is 0.003; fast: 0.008, and 0.02 for AdaLoRA."
         ),
         rows=rows,
         claims=[
-            compare(f"QLoRA is within LoRA's interval ({interval:.3f})", right["QLoRA"], right["LoRA"], interval),
-            compare("AdaLoRA at equal parameters is within it", right["AdaLoRA"], right["LoRA"], interval),
-            compare("AdaLoRA at a higher rate is within it", right["AdaLoRA, fast"], right["LoRA"], interval),
-            compare("DoRA is above LoRA", right["DoRA"], right["LoRA"]),
-            compare("rsLoRA is above LoRA", right["rsLoRA"], right["LoRA"]),
+            compare(text, right[name], right[beside], margin)
+            for name, beside, text, margin in (
+                ("QLoRA", "LoRA", f"QLoRA is within LoRA's interval ({interval:.3f})", interval),
+                ("DoRA", "LoRA", "DoRA is above LoRA", 0.0),
+                ("rsLoRA", "LoRA", "rsLoRA is above LoRA", 0.0),
+                ("AdaLoRA", "LoRA", "AdaLoRA at equal parameters and rate is within it", interval),
+                ("AdaLoRA, fast", "LoRA, fast", "AdaLoRA is within it, each at a higher rate", interval),
+            )
+            if name in right and beside in right
         ],
-        tables={"Mean rank by layer and module of AdaLoRA, fast": _by_layer(ranks["AdaLoRA, fast"])},
+        remark=(
+            "AdaLoRA starts from a diagonal of zeros between small factors, so that its gradients are small: at LoRA's "
+            "learning rate a run this short ends before it has learnt anything. At a higher rate it learns."
+        ),
+        tables={"AdaLoRA's mean rank by layer and module": _by_layer(ranks.get("AdaLoRA, fast") or ranks["AdaLoRA"])},
     )
 
 

@@ -45,13 +45,13 @@ class Trained:
 
 
 class NotMeasured(Exception):
-    """A training whose result is not kept, where nothing may be trained."""
+    """A training or a measurement that is not kept, where nothing may be trained or measured."""
 
 
 class Lab:
     """A task of the demo on the base `tiny`.
 
-    `any_code` takes results of other versions of the code; `only_kept` trains nothing (`NotMeasured`).
+    `any_code` takes results of other versions of the code; `only_kept` trains and measures nothing (`NotMeasured`).
     """
 
     def __init__(
@@ -136,6 +136,8 @@ class Lab:
         """The JSON value of `measure`, computed once for each `key`."""
         file = self._place(name, key) / "value.json"
         if not file.is_file():
+            if self.only_kept:
+                raise NotMeasured(name)
             write_json(file, measure())
         return json.loads(file.read_text(encoding="utf-8"))
 

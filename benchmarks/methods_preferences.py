@@ -22,6 +22,18 @@ GROUPS: dict[str, dict[str, Any]] = {
     "functions": {"learning_rate": 1.5e-3, "prompts": 128, "max_new_tokens": 64},
     "intent": {"learning_rate": 1e-3, "prompts": 192, "max_new_tokens": 16},
 }
+REMARKS = {
+    "direct-intent": (
+        "DPO takes 2 epochs at 0.002 with an SFT term of 0.2 on the chosen answers. One epoch at 0.0005 (term 0.1) moved "
+        "nothing beyond its interval: preference 0.640, labels right 0.412, KL 0.1 nats. KTO makes drawn answers better "
+        "and the greedy one, if anything, worse."
+    ),
+    "grpo-functions": (
+        "It does not help here: 16 steps on prompts from the training templates move the model by more than a nat, and "
+        "what they teach does not reach new templates. More calls are well-formed, fewer are right."
+    ),
+}
+"""What was tried besides, and why a method did not help."""
 
 
 class Preferences:
@@ -88,7 +100,7 @@ def _unharmed(known: Preferences, name: str, measured: dict[str, Any]) -> Claim:
 def direct(known: Preferences) -> Finding:
     """DPO and KTO on the start's own mistakes."""
     lab, on = known.lab, known.lab.adapter
-    dpo = {"dpo": {"learning_rate": 5e-4, "batch_size": 16, "beta": 0.1, "anchor": 0.1}}
+    dpo = {"dpo": {"epochs": 2, "learning_rate": 2e-3, "batch_size": 16, "beta": 0.1, "anchor": 0.2}}
     kto = {"kto": {"learning_rate": 5e-4, "batch_size": 16, "beta": 0.1}}
     trained = {
         "DPO": lab.train("dpo", recipe_section(dpo), Split(pairs=known.pairs), known.start),
@@ -115,6 +127,7 @@ def direct(known: Preferences) -> Finding:
         ),
         rows=rows,
         claims=claims,
+        remark=REMARKS.get(f"direct-{on}", ""),
     )
 
 
@@ -161,6 +174,7 @@ def grouped(known: Preferences, name: Literal["grpo", "rloo"]) -> Finding:
             compare(raised, measured[title]["reward"], measured["SFT start"]["reward"]),
             _unharmed(known, title, measured),
         ],
+        remark=REMARKS.get(f"{name}-{known.lab.adapter}", ""),
     )
 
 
