@@ -24,9 +24,9 @@ GROUPS: dict[str, dict[str, Any]] = {
 }
 REMARKS = {
     "direct-intent": (
-        "DPO takes 2 epochs at 0.002 with an SFT term of 0.2 on the chosen answers. One epoch at 0.0005 (term 0.1) moved "
-        "nothing beyond its interval: preference 0.640, labels right 0.412, KL 0.1 nats. KTO makes drawn answers better "
-        "and the greedy one, if anything, worse."
+        "DPO takes 2 epochs at 0.002 with an SFT term of 0.2 on the chosen answers. One epoch at 0.0005 (term 0.1) "
+        "moved nothing beyond its interval: preference 0.640, labels right 0.412, KL 0.1 nats. KTO makes drawn answers "
+        "better and the greedy ones, if anything, worse."
     ),
     "grpo-functions": (
         "It does not help here: 16 steps on prompts from the training templates move the model by more than a nat, and "
