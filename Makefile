@@ -17,7 +17,7 @@ run: setup      ## the main job: demo events -> a candidate adapter in MLflow (A
 	@$(BIN)/pocketloop retrain $(ADAPTER)
 
 test: setup     ## every test, on up to four cores
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=loadgroup --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses=4 --no-loadscope-reorder
 
 lint: setup     ## format, lint, types, floors of the house
 	$(BIN)/ruff format --check .

@@ -1,6 +1,7 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -25,17 +26,26 @@ def pytest_configure(config: pytest.Config) -> None:
         source_utils.set_custom_source_root(str(Path(__file__).resolve().parents[1]))
 
 
-_ONE_WORKER = {"pipelines", "review"}
-"""Folders whose tests share a home, or a server, that takes minutes to make."""
+_TOGETHER = {"test_retrain.py": "one home", "test_rollout.py": "one home", "review": "one server"}
+"""Files, and folders, whose tests share what takes minutes to make."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what shares a fixture on one worker; the longest chain of tests starts first."""
-    items.sort(key=lambda item: item.path.parent.name != "pipelines")
-    for item in items:
-        folder = item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(folder if folder in _ONE_WORKER else item.path.stem))
+    """The longest chains of tests start first."""
+    items.sort(key=lambda item: item.path.parent.name not in ("pipelines", "review"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give a file's tests to one worker, so that its fixtures are made once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.split("::", 1)[0])
+            return _TOGETHER.get(file.name) or _TOGETHER.get(file.parent.name) or str(file)
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(scope="session")
