@@ -28,6 +28,16 @@ REMARKS = {
         "moved nothing beyond its interval: preference 0.640, labels right 0.412, KL 0.1 nats. KTO makes drawn answers "
         "better and the greedy ones, if anything, worse."
     ),
+    "ppo-intent": (
+        "PPO learns from the reward model alone, and that ranks only three of five held-out pairs right: what it "
+        "teaches is mostly noise, and six rounds are few. Neither drawn nor greedy answers get better."
+    ),
+    "grpo-intent": ("Drawn answers become better at the stated divergence; greedy ones do not, and may be worse."),
+    "distilled": (
+        "The teacher helps the student, but less than three more passes over the student's own 150 labels: these are "
+        "right, while a good part of the teacher's answers are not. An earlier try from a student that had learnt next "
+        "to nothing (0.055), with a teacher of 0.422, said the same: 0.210 and 0.180 against 0.285 alone."
+    ),
     "grpo-functions": (
         "It does not help here: 16 steps on prompts from the training templates move the model by more than a nat, and "
         "what they teach does not reach new templates. More calls are well-formed, fewer are right."
@@ -155,6 +165,7 @@ def rewarded(known: Preferences) -> Finding:
             ),
             _unharmed(known, "PPO", measured),
         ],
+        remark=REMARKS.get(f"ppo-{on}", ""),
     )
 
 
@@ -179,11 +190,12 @@ def grouped(known: Preferences, name: Literal["grpo", "rloo"]) -> Finding:
 
 
 def distilled(known: Preferences) -> Finding:
-    """A student with few labels, taught by the SFT start on prompts without labels, or not taught."""
+    """A student with few labels, taught by an adapter with many on prompts without labels, or not taught."""
     lab, small = known.lab, {"r": 4, "alpha": 8}
     few = lab.labelled[:150]
-    unlabelled = {"sequence": lab.prompts, "on_policy": lab.prompts}
-    sft = {"sft": {"epochs": 4, "learning_rate": 3e-3, "batch_size": 16}}
+    fast = {"sft": {"epochs": 2, "learning_rate": 8e-3, "batch_size": 16}}
+    teacher = lab.train("lora", recipe_section(fast), Split(lab.labelled))
+    sft = {"sft": {"epochs": 8, "learning_rate": 3e-3, "batch_size": 16}}
     again = {"sft": {"epochs": 3, "learning_rate": 3e-3, "batch_size": 16}}
     student = lab.train("student", recipe_section(sft, lora=small), Split(few))
     trained = {
@@ -194,18 +206,18 @@ def distilled(known: Preferences) -> Finding:
         stage = {
             "distill": {
                 "teacher": "tiny",
-                "teacher_adapter": str(known.start.folder),
+                "teacher_adapter": str(teacher.folder),
                 "mode": mode,
                 "beta": 0.0,
-                "learning_rate": 2e-3,
+                "learning_rate": 3e-3,
                 "batch_size": 16,
                 "max_new_tokens": 16,
             }
         }
         trained[f"taught, {mode.replace('_', '-')}"] = lab.train(
-            f"taught-{mode}", recipe_section(stage, lora=small), Split(unlabelled[mode]), student
+            f"taught-{mode}", recipe_section(stage, lora=small), Split(lab.prompts), student
         )
-    scores = {name: known.measures.greedy(one) for name, one in {"teacher": known.start, **trained}.items()}
+    scores = {name: known.measures.greedy(one) for name, one in {"teacher": teacher, **trained}.items()}
     rows = [
         Row(
             name=name,
@@ -214,21 +226,25 @@ def distilled(known: Preferences) -> Finding:
         )
         for name, found in scores.items()
     ]
-    alone = column(scores["student, as long again"], known.right)
     claims = [
-        compare(f"The student {name} is above the one without a teacher", column(scores[name], known.right), alone)
+        compare(text.format(name), column(scores[name], known.right), column(scores[beside], known.right))
         for name in scores
         if name.startswith("taught")
+        for beside, text in (
+            ("student", "The student {} is above itself before"),
+            ("student, as long again", "The student {} is above the one that goes on alone"),
+        )
     ]
     return Finding(
         key="distilled",
         title="Distillation",
         setting=(
-            f"A student of rank 4 learns {len(few)} labelled requests. Its teacher, the SFT start (rank 8, "
-            f"{len(lab.labelled)} labelled requests), then answers {len(unlabelled['sequence'])} requests without "
-            f"labels (sequence), or rates the student's own answers to {len(unlabelled['on_policy'])} of them "
-            "(on-policy, forward KL). Without a teacher the student goes on with its own labels for 450 examples more."
+            f"A student of rank 4 learns {len(few)} labelled requests in 8 epochs. Its teacher (rank 8, "
+            f"{len(lab.labelled)} labelled requests) then answers {len(lab.prompts)} requests without labels "
+            "(sequence), or rates the student's own answers to them (on-policy, forward KL). Without a teacher the "
+            "student goes on with its own labels for 450 examples more. All at a learning rate of 0.003."
         ),
         rows=rows,
         claims=claims,
+        remark=REMARKS["distilled"],
     )
