@@ -56,13 +56,14 @@ def main() -> int:
     unknown = set(options.only or []) - set(wanted)
     if unknown:
         parser.error(f"no experiment {', '.join(sorted(unknown))}: there are {', '.join(wanted)}")
-    findings, missing = [], []
+    findings: list[Finding] = []
+    missing: dict[str, str] = {}
     for name, run in wanted.items():
         if not options.only or name in options.only:
             try:
                 finding = run()
             except NotMeasured:
-                missing.append(name)
+                missing[name] = preferences.REMARKS.get(name, "")
                 continue
             findings.append(finding)
             for claim in finding.claims:

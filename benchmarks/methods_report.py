@@ -12,9 +12,10 @@ _COLOURS = {"holds": "#15803d", "open": "#b45309", "does not hold": "#b91c1c"}
 _SIGNS = {"holds": "✓ holds", "open": "? open", "does not hold": "✗ does not hold"}
 
 
-def page(findings: Sequence[Finding], missing: Sequence[str], base: str) -> str:
-    """The page: every claim in one table, then each experiment; `missing` ones are named."""
-    minutes = sum(row.seconds or 0 for finding in findings for row in finding.rows) / 60
+def page(findings: Sequence[Finding], missing: dict[str, str], base: str) -> str:
+    """The page: every claim in one table, then each experiment; of `missing` ones, what is known."""
+    trainings = {(row.name, row.seconds or 0) for finding in findings for row in finding.rows}
+    minutes = sum(seconds for _, seconds in trainings) / 60
     lines = [
         "# What each training method does",
         "",
@@ -23,7 +24,8 @@ def page(findings: Sequence[Finding], missing: Sequence[str], base: str) -> str:
         f"recipe's `train` section can say, on one thread: {minutes:.0f} processor minutes in all. Intervals",
         "are 95 %: Wilson's for shares, bootstraps otherwise, paired for differences. A claim holds when the whole",
         "interval of its difference lies above zero, or above the loss that is said to count as none; it does not hold",
-        "when the whole interval lies below; else it stays open at this n.",
+        "when the whole interval lies below; else it stays open at this n. A training that was interrupted shows the",
+        "processor seconds of its last part alone.",
         "",
         "![Differences with their intervals](methods.svg)",
         "",
@@ -35,7 +37,7 @@ def page(findings: Sequence[Finding], missing: Sequence[str], base: str) -> str:
     for finding in findings:
         lines += _section(finding)
     if missing:
-        lines += [f"Not measured in this run: {', '.join(missing)}.", ""]
+        lines += ["## Not measured in this run", "", *(f"- {name}. {known}" for name, known in missing.items()), ""]
     return "\n".join(lines)
 
 
