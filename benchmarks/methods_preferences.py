@@ -25,18 +25,18 @@ GROUPS: dict[str, dict[str, Any]] = {
 REMARKS = {
     "direct-intent": (
         "DPO takes 2 epochs at 0.002 with an SFT term of 0.2 on the chosen answers. One epoch at 0.0005 (term 0.1) "
-        "moved nothing beyond its interval: preference 0.640, labels right 0.412, KL 0.1 nats. That was seen on the same "
-        "held-out set, so the figures of the second setting flatter it a little. KTO makes drawn answers "
-        "better and the greedy ones, if anything, worse."
+        "moved nothing beyond its interval: preference 0.640, labels right 0.412, KL 0.1 nats. That was seen on the "
+        "same held-out set, so the figures of the second setting flatter it a little. KTO makes drawn answers better "
+        "and the greedy ones, if anything, worse."
     ),
     "ppo-intent": (
         "PPO learns from the reward model alone, and that ranks only three of five held-out pairs right: what it "
         "teaches is mostly noise, and six rounds are few. Neither drawn nor greedy answers get better."
     ),
-    "grpo-intent": ("Drawn answers become better at the stated divergence; greedy ones do not, and may be worse."),
+    "grpo-intent": "Drawn answers become better at the stated divergence; greedy ones become worse.",
     "direct-functions": (
-        "One epoch of DPO at 0.001 (SFT term 0.1) was tried: it lowered whole calls from 0.387 to 0.227 of 300, and its "
-        "preferences were not scored. KTO was trained and not scored. No other setting was tried."
+        "One epoch of DPO at 0.001 (SFT term 0.1) was tried: it lowered whole calls from 0.387 to 0.227 of 300, and "
+        "its preferences were not scored. KTO was trained and not scored. No other setting was tried."
     ),
     "distilled": (
         "The teacher helps the student, but less than three more passes over the student's own 150 labels: these are "
