@@ -67,8 +67,8 @@ def adapters(lab: Lab) -> Finding:
         remark=(
             "AdaLoRA starts from a diagonal of zeros between small factors, so that its gradients are small: at LoRA's "
             "learning rate a run this short ends before it has learnt anything. At a higher rate it learns. rsLoRA's "
-            "lead is one of scale, 5.7 instead of 2: LoRA at a higher learning rate does as well. The higher rates were "
-            "added after a look at the first results on the same held-out set."
+            "lead is one of scale, 5.7 instead of 2: LoRA at a higher learning rate does as well. The higher rates "
+            "were added after a look at the first results on the same held-out set."
         ),
         tables={"AdaLoRA's mean rank by layer and module": _by_layer(ranks.get("AdaLoRA, fast") or ranks["AdaLoRA"])},
     )
