@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -44,7 +43,9 @@ class Work:
 
     def peak_mb(self) -> float:
         if not self.cuda:
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+            from pocketloop.training.hardware import process_peak
+
+            return process_peak() / 1e6
         import torch
 
         return torch.cuda.max_memory_allocated() / 1e6

@@ -2,9 +2,12 @@
 
 import logging
 import os
+import resource
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pocketloop.models.llama_runtime import available_cores
@@ -23,6 +26,20 @@ def use_cores(hidden: int) -> None:
 
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1 if hidden < _WIDE else available_cores())
+
+
+def process_peak() -> int:
+    """The most memory (bytes) that this process has held.
+
+    Linux's own high-water mark where there is one: `ru_maxrss` of a process starts at what its parent held.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def computes_in_bfloat16() -> bool:

@@ -1,6 +1,5 @@
 """What every training stage is given, and what it has in common with the others."""
 
-import resource
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from pocketloop.training.checkpoints import (
     read_state,
     restore_ranks,
 )
-from pocketloop.training.hardware import without_input_casts
+from pocketloop.training.hardware import process_peak, without_input_casts
 from pocketloop.training.processes import average_gradients_of, process_count, rows_per_process, sum_over_all
 from pocketloop.training.progress import OnProgress, make_progress_callback, print_progress
 from pocketloop.training.selection import selection_callback_class
@@ -220,4 +219,4 @@ def peak_memory_mb() -> float:
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return process_peak() / 1e6

@@ -126,10 +126,10 @@ def test_a_crash_loop_takes_the_previous_adapter_back_and_is_reported(
     bad = sha256_file(files.adapters[0])
     honest = runtime.Runtime.answer
 
-    def answer(self: Any, conversation: Any, skill: Any, on_text: Any = None) -> Any:
+    def answer(self: Any, conversation: Any, skill: Any, *rest: Any, **more: Any) -> Any:
         if skill.used.digest == bad:
             raise RuntimeError("the app is gone")
-        return honest(self, conversation, skill, on_text)
+        return honest(self, conversation, skill, *rest, **more)
 
     monkeypatch.setattr(runtime.Runtime, "answer", answer)
     with running(create_app(tmp_path / "collected")) as address:

@@ -12,7 +12,7 @@ from tinymodels import save_tiny_model
 
 HERE = Path(__file__).resolve().parent
 _MEASURE = """
-import json, resource, sys, tempfile
+import json, sys, tempfile
 from pathlib import Path
 import trl, datasets
 from trl import DPOTrainer, SFTTrainer
@@ -24,11 +24,9 @@ from pocketloop.models.chat import load_tokenizer
 from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training import run
 from pocketloop.training.budget import plan_training
+from pocketloop.training.hardware import process_peak
 from pocketloop.training.lengths import measure_lengths
 from pocketloop.training.stage import Split, TrainingData
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 folder, training, again = sys.argv[1], TrainConfig.model_validate_json(sys.argv[2]), sys.argv[3] == "again"
 run.computes_in_bfloat16 = lambda: False
@@ -47,10 +45,10 @@ memory_gb = 0.5 if again else 100
 device = Device(title="test", memory_gb=memory_gb, reserved_gb=0, tflops_fp32=1, bandwidth_gbs=1, gpu=False)
 stage = plan_training(base, training, device, lengths).stages[0]
 assert stage.checkpointing == again
-before = peak()
+before = process_peak()
 with tempfile.TemporaryDirectory() as scratch:
     run.train_adapter(base, TrainingData(data), task, training, Path(scratch) / "adapter", Path(scratch) / "work")
-print(json.dumps({"measured": peak() - before, "tensors": stage.memory.total, "peak": stage.peak}))
+print(json.dumps({"measured": process_peak() - before, "tensors": stage.memory.total, "peak": stage.peak}))
 """
 
 
