@@ -90,8 +90,7 @@ def measure(name: str, folder: Path, arguments: argparse.Namespace) -> None:
     print(f"base {base.base}, {report.trainable:,} trainable parameters, {report.tokens:,} tokens")
     print(f"{minutes:.1f} CPU-minutes of training, {minutes / _MINUTES:.2f} x the {_MINUTES:.0f} we allow")
     baseline = svm(learnt, held)
-    for metric in task.metrics:
-        found = result.metrics[metric]
+    for metric, found in result.metrics.items():
         line = f"  {metric:16s} {show(found)}"
         if metric in aims:
             line += f"  aim {aims[metric]:.2f}: {'reached' if found.value >= aims[metric] else 'not reached'}"

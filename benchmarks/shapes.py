@@ -98,9 +98,9 @@ def finish(recipe: Recipe, validation: list[Example], folder: Path) -> None:
         task, most = TaskSpec.of(recipe, load_catalogue(recipe)), recipe.evaluation.max_new_tokens
         with LlamaCppGenerator(base.quantized, base.tokenizer, folder / "adapter.gguf", context=256) as generator:
             fitted = calibrate(generator, validation, heldout, task, most)
-        print(f"{recipe.adapter}: {fitted}", flush=True)
         if fitted:
-            write_json(folder / CALIBRATION, fitted)
+            print(f"{recipe.adapter}: {fitted.calibration}", flush=True)
+            write_json(folder / CALIBRATION, fitted.calibration)
     write_json(folder / "recipe.json", recipe)
     if catalogue := load_catalogue(recipe):
         write_json(folder / "catalogue.json", catalogue.model_dump(exclude_defaults=True))

@@ -6,7 +6,8 @@
 Both sides train the same LoRA of the same base on the same examples, in batches of the same size for one epoch, each
 in a process of its own. A process's time counts from its trainer's making to the end of training: tokenizing counts,
 and so does DPO's pass over its reference; loading does not. `trl, kept` is trl with gradient checkpointing switched
-off, the first thing that somebody who tunes it would do. `score` is the time to the held-out loss that trl ends with.
+off, the first thing that somebody who tunes it would do. `score` is the time to the held-out loss that trl ends with
+after two epochs; ours gets half an epoch more to be there sooner.
 
 Examples are SNIPS utterances when the folder of public data exists (POCKETLOOP_SHARED_DATA), else the demo's. On a
 processor time is processor seconds, so that a busy machine does not blur the ratios; with `--device cuda` it is

@@ -12,6 +12,7 @@ from pocketloop.contracts.loading import load_device_classes
 from pocketloop.contracts.recipe import BaseConfig, Recipe
 from steps.champion import ChampionRef, champion
 from steps.check_safety import check_safety
+from steps.count_uses import count_uses
 from steps.evaluate import evaluate
 from steps.export import export_gguf, measure_budget, parity
 from steps.judge import judge
@@ -19,7 +20,7 @@ from steps.plan_rollout import plan_rollout
 from steps.prepare_base import prepare_base
 from steps.register import register
 from steps.release import load_release
-from steps.train_adapter import sections_read, teachers_read, train_adapter
+from steps.train_adapter import teachers_read, train_adapter, training_view
 
 
 @pipeline(name="train", execution_mode=ExecutionMode.FAIL_FAST)
@@ -34,7 +35,7 @@ def train_on(recipe: Recipe, base: BaseConfig, dataset: Any, fingerprints: Any, 
     base_files, manifest = prepare_base(base, recipe.export.gguf)
     served = champion(recipe.view())
     start = served if recipe.train.start == "champion" else ChampionRef()
-    learnt = recipe.view(*sections_read(recipe))
+    learnt = training_view(recipe)
     adapter, train_report = train_adapter(learnt, base, dataset, start, teachers_read(recipe))
     exported = export_gguf(recipe.view("prompt", "export"), base, base_files, adapter)
     measured = recipe.view("prompt", "train", "evaluation", "export")
@@ -58,5 +59,7 @@ def train_on(recipe: Recipe, base: BaseConfig, dataset: Any, fingerprints: Any, 
         safety,
         served,
         plan_rollout(recipe.view("rollout"), manifest),
+        count_uses(recipe.view(), exported, evaluation),
+        dataset,
     )
     register(recipe.view(), bundle, evaluation, decision, release)

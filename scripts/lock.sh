@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compile requirements.lock from pyproject.toml, and the lock of ExecuTorch's own environment from its list. torch and what its build needs (CUDA wheels on some
+# Compile requirements.lock from pyproject.toml, and the locks of ExecuTorch's and garak's own environments from their lists. torch and what its build needs (CUDA wheels on some
 # machines, nothing on others) stay out of it: set-up installs torch first and lets it bring its own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,6 +10,7 @@ skip=(torch triton cuda-bindings cuda-pathfinder cuda-toolkit
 .venv/bin/uv pip compile pyproject.toml --extra dev --python-version 3.11 --quiet \
   --custom-compile-command 'make lock' --output-file requirements.lock "${skip[@]/#/--no-emit-package=}" "$@"
 
-there=pocketloop/models/pte_env
-.venv/bin/uv pip compile "$there/requirements.in" --python-version 3.11 --quiet \
-  --custom-compile-command 'make lock' --output-file "$there/requirements.lock" "${skip[@]/#/--no-emit-package=}" "$@"
+for there in pocketloop/models/pte_env pocketloop/safety/garak_env; do
+  .venv/bin/uv pip compile "$there/requirements.in" --python-version 3.11 --quiet \
+    --custom-compile-command 'make lock' --output-file "$there/requirements.lock" "${skip[@]/#/--no-emit-package=}" "$@"
+done

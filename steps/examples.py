@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -13,6 +13,9 @@ from pocketloop.contracts.files import Folder, read_jsonl
 from pocketloop.contracts.recipe import Recipe
 from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training.stage import Split
+
+if TYPE_CHECKING:
+    from pocketloop.safety.canaries import Canary
 
 Row = TypeVar("Row", bound=BaseModel)
 
@@ -52,19 +55,26 @@ def _told(messages: list[Message], name: str, recipe: Recipe) -> list[Message]:
     return fill(messages, f"{recipe.train.seed}:{name}") if recipe.train.surrogates else messages
 
 
+def planted(recipe: Recipe, task: TaskSpec) -> "list[Canary]":
+    """The canaries that the recipe plants among the training examples: the same in every step of a run."""
+    from pocketloop.safety.canaries import make_canaries
+
+    return make_canaries(task, recipe.safety.canaries, f"{recipe.adapter} {recipe.train.seed}")
+
+
 def evaluation_sets(dataset: Folder, recipe: Recipe) -> dict[str, list[Example]]:
     """The recipe's evaluation sets by name, the main one first; without any, the release's test split.
 
     Raises:
         DataError: a set is empty, or one of its lines cannot be used.
     """
-    from pocketloop.data.example_files import read_examples
+    from pocketloop.data.example_files import explain, read_examples
 
     sets: dict[str, list[Example]] = {}
     for wanted in recipe.evaluation.sets:
-        found, refused = read_examples(wanted.uri, recipe.task, wanted.role or "")
+        found, refused = read_examples(wanted.uri, recipe.task, wanted.role or "", wanted.turns)
         if refused:
-            raise DataError(f"evaluation set {wanted.name}: {refused[0].where}: {refused[0].reason}")
+            raise DataError(f"evaluation set {wanted.name!r} ({wanted.uri}): {explain(refused)}")
         sets[wanted.name] = found[: wanted.limit]
     sets = sets or {"test": split_examples(dataset, "test", recipe)}
     empty = next((name for name, found in sets.items() if not found), None)

@@ -5,10 +5,11 @@ from typing import Annotated
 from zenml import step
 
 from pocketloop.contracts.delivery import AdapterFacts
+from pocketloop.contracts.errors import ReviewRefused
 from pocketloop.contracts.files import Folder
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_delivery
-from pocketloop.contracts.reports import ReleaseBundle
+from pocketloop.contracts.reports import GateDecision, ReleaseBundle, worst
 from pocketloop.contracts.rollout import Promotion
 from pocketloop.device.companion import companion_of
 from steps.stage import stage
@@ -23,6 +24,7 @@ def publish(promotion: Promotion, bundle: Folder) -> Annotated[Promotion, "publi
         if promotion.state == "nothing":
             this.done("nothing to publish")
             return promotion
+        _must_have_passed(promotion, bundle)
         repository = Repository.open(load_delivery(), Home())
         if promotion.digest not in repository.approved():
             repository.propose_adapter(bundle / "adapter.gguf", companion_of(bundle.path), facts(promotion, bundle))
@@ -37,6 +39,19 @@ def publish(promotion: Promotion, bundle: Folder) -> Annotated[Promotion, "publi
         repository.publish()
         this.done(f"{promotion.adapter}@{promotion.version} is signed and public, {str(promotion.digest)[:12]}")
         return promotion.model_copy(update={"state": "published", "detail": "signed and public"})
+
+
+def _must_have_passed(promotion: Promotion, bundle: Folder) -> None:
+    """The last look before signatures: whatever led here, an inconclusive verdict is nobody's pass.
+
+    Raises:
+        ReviewRefused: the gates did not all pass.
+    """
+    decision = GateDecision.model_validate_json((bundle / "gates.json").read_bytes())
+    verdicts = {decision.verdict, worst(gate.verdict for gate in decision.gates)}
+    if verdicts != {"pass"}:
+        name = f"{promotion.adapter}@{promotion.version}"
+        raise ReviewRefused(f"{name} is not published: its gates say {worst(verdicts)}, and only a pass may ship")
 
 
 def facts(promotion: Promotion, bundle: Folder) -> AdapterFacts:

@@ -9,7 +9,7 @@ from zenml import step
 from pocketloop.contracts.files import Folder, sha256_tree
 from pocketloop.contracts.home import Home, project_root
 from pocketloop.contracts.loading import load_catalogue, load_rubric
-from pocketloop.contracts.recipe import BaseConfig, Recipe
+from pocketloop.contracts.recipe import BaseConfig, Recipe, SafetyConfig
 from pocketloop.contracts.reports import StageTraining, TrainReport
 from pocketloop.contracts.training import GroupConfig
 from pocketloop.tasks.tasks import TaskSpec
@@ -20,9 +20,13 @@ from steps.training_data import training_data
 from steps.training_work import training_work
 
 
-def sections_read(recipe: Recipe) -> tuple[str, ...]:
-    """The recipe's sections that decide what training gives: `label` names the judge, where one rewards."""
-    return ("prompt", "train", "label") if _asks_judge(recipe) else ("prompt", "train")
+def training_view(recipe: Recipe) -> Recipe:
+    """What of the recipe decides what training gives: `label` names the judge, where one rewards.
+
+    Of `safety` only the canaries: another bound must not train anew.
+    """
+    view = recipe.view("prompt", "train", *(["label"] if _asks_judge(recipe) else []))
+    return view.model_copy(update={"safety": SafetyConfig(canaries=recipe.safety.canaries)})
 
 
 def teachers_read(recipe: Recipe) -> list[str]:
@@ -72,7 +76,9 @@ def train_adapter(
             judge=held.enter_context(opened_judge(home, recipe, task)),
             every_seconds=15,
         )
-        report = report.model_copy(update={"start": start.version or "base", "replayed": learnt.replayed})
+        report = report.model_copy(
+            update={"start": start.version or "base", "replayed": learnt.replayed, "canaries": learnt.canaries}
+        )
         if run := mlflow.active_run():
             log_training(home, run.info.run_id, report)
         this.done(
@@ -82,6 +88,7 @@ def train_adapter(
             trainable=report.trainable,
             start=report.start,
             replayed=report.replayed,
+            canaries=report.canaries,
         )
         return Folder.of(this.scratch / "adapter"), report
 

@@ -11,15 +11,16 @@ from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training.mixing import balanced_roles, count_roles, replayed
 from pocketloop.training.stage import TrainingData
 from steps.champion import Champion
-from steps.examples import split_data
+from steps.examples import planted, split_data
 
 
 @dataclass(frozen=True)
 class Learnt:
-    """The data of a run, how many of its examples are old ones, and a line about both for a person."""
+    """The data of a run, how many of its examples are old ones and how many planted, and a line about it."""
 
     data: TrainingData
     replayed: int
+    canaries: int
     summary: str
 
 
@@ -29,7 +30,7 @@ def training_data(dataset: Folder, recipe: Recipe, task: TaskSpec, champion: Cha
     Going on from a champion, the examples are those that it has not seen, and old ones as the share `train.replay`.
     Old ones come from the same release: what was since withdrawn, or is too old by now, does not come back. Pairs and
     rated answers are taken whole, seen or not: they are few, and say which of two answers is better, whatever the
-    adapter says now.
+    adapter says now. The recipe's canaries join them, each once.
 
     Raises:
         DataError: the champion has seen all of it.
@@ -55,8 +56,11 @@ def training_data(dataset: Folder, recipe: Recipe, task: TaskSpec, champion: Cha
         each = max(counts.values(), default=0)
         said += ("; " if said else "") + "roles in balance: "
         said += ", ".join(f"{role or 'no role'} {n} → {each}" for role, n in counts.items())
-    data = TrainingData(replace(train, examples=mixed), split_data(dataset, "validation", recipe))
-    return Learnt(data, len(old), said or f"{len(mixed)} examples, {len(train.pairs)} pairs, {len(train.rated)} rated")
+    said = said or f"{len(mixed)} examples, {len(train.pairs)} pairs, {len(train.rated)} rated"
+    secrets = [canary.example for canary in planted(recipe, task)]
+    said += f", {len(secrets)} canaries" if secrets else ""
+    data = TrainingData(replace(train, examples=mixed + secrets), split_data(dataset, "validation", recipe))
+    return Learnt(data, len(old), len(secrets), said)
 
 
 def _class_of(example: Example, task: TaskSpec) -> str:

@@ -1,4 +1,4 @@
-"""Where a training run keeps what it would not do twice: checkpoints and finished stages, until it has succeeded."""
+"""Where a training run or an evaluation keeps what it would not do twice, until it has succeeded."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from pocketloop.contracts.home import Home
 
 @contextmanager
 def training_work(home: Home, adapter: str, *inputs: str) -> Iterator[Path]:
-    """The work folder of training `adapter` from exactly these `inputs` (digests).
+    """The work folder of training `adapter` from exactly these `inputs` (digests): checkpoints and finished stages.
 
     A run that was stopped finds it again as it left it. It goes when training has succeeded, and with it goes what
     earlier inputs of the same adapter have left; so an adapter has one such folder at most.
@@ -22,14 +22,30 @@ def training_work(home: Home, adapter: str, *inputs: str) -> Iterator[Path]:
     Raises:
         PocketloopError: another process trains this adapter.
     """
-    root = home.root / "training" / adapter
+    with _work(home.root / "training" / adapter, inputs, f"{adapter} is being trained") as folder:
+        yield folder
+
+
+@contextmanager
+def evaluation_work(home: Home, adapter: str, *inputs: str) -> Iterator[Path]:
+    """The same of evaluating `adapter`: what was answered so far.
+
+    Raises:
+        PocketloopError: another process evaluates this adapter.
+    """
+    with _work(home.root / "evaluation" / adapter, inputs, f"{adapter} is being evaluated") as folder:
+        yield folder
+
+
+@contextmanager
+def _work(root: Path, inputs: tuple[str, ...], taken: str) -> Iterator[Path]:
     folder = root / sha256_text(canonical_json(inputs))[:16]
     root.mkdir(parents=True, exist_ok=True)
     lock = FileLock(root / ".lock")
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise PocketloopError(f"{adapter} is being trained by another process; wait until it is done") from None
+        raise PocketloopError(f"{taken} by another process; wait until it is done") from None
     try:
         for other in root.iterdir():
             if other.is_dir() and other != folder:

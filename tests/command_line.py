@@ -17,7 +17,7 @@ SMALL = [
     "--set=evaluation.sets.0.limit=80",
     "--set=gates=[]",
     "--set=export.parity.max_score_loss=0.2",
-    "--set=safety={}",
+    "--set=safety={behaviour: null}",
     "--set=label.min_kappa=0.3",
 ]
 

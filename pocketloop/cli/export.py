@@ -53,7 +53,7 @@ def export(
     from pocketloop.export.version import export_version
 
     asked = _formats(formats) if formats else None
-    with narrated(), _source(adapter) as (source, version):
+    with narrated(), version_source(adapter) as (source, version):
         folder = out or Home().exports / f"{source.bundle.adapter}@{version}"
         folder.mkdir(parents=True, exist_ok=True)
         report = export_version(
@@ -144,7 +144,7 @@ def _kept(source: "Source", program: "Generator") -> "KeptScore":
 
 
 @contextmanager
-def _source(adapter: str) -> "Iterator[tuple[Source, str]]":
+def version_source(adapter: str) -> "Iterator[tuple[Source, str]]":
     """The verified bundle that is meant, with its base, and the version's name."""
     from pocketloop.export.base import open_base
     from pocketloop.export.version import read_source

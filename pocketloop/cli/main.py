@@ -13,8 +13,11 @@ from pocketloop.cli import (
     data,
     delivery,
     device,
+    evaluate_group,
+    evaluation_plan,
     export,
     fleet,
+    gates,
     labels,
     new,
     pipelines,
@@ -22,7 +25,9 @@ from pocketloop.cli import (
     recipes,
     registry,
     review,
+    safety,
     shapes,
+    suites,
     ui,
 )
 from pocketloop.cli.console import complain
@@ -44,6 +49,10 @@ data.add_to(app)
 labels.add_to(app)
 new.add_to(app)
 registry.add_to(app)
+evaluation_plan.add_to(app)
+evaluate_group.add_to(app)
+suites.add_to(app)
+gates.add_to(app)
 review.add_to(app)
 delivery.add_to(app)
 cdn.add_to(app)
@@ -52,6 +61,7 @@ device.add_to(app)
 fleet.add_to(app)
 shapes.add_to(app)
 export.add_to(app)
+safety.add_to(app)
 ui.add_to(app)
 
 

@@ -11,6 +11,7 @@ from pocketloop.cli.recipes import Adapter, Overrides
 from pocketloop.cli.running import Stack, environment, output_of, run_pipeline
 from pocketloop.contracts.errors import GateFailed
 from pocketloop.contracts.exports import NOT_FOR_PHONES
+from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_base_config, load_catalogue, load_recipe
 from pocketloop.contracts.recipe import GgufConfig, GgufQuantization, Recipe
 
@@ -54,6 +55,7 @@ def curate(adapter: Adapter, overrides: Overrides = None, stack: Stack = "local"
     run = run_pipeline(pipeline, stack, recipe=recipe)
     _timing(run, time.perf_counter() - started)
     say(f"release: {home.releases / str(output_of(run, 'release', 'release').digest)}")
+    _warn_of_spent_sets(home, recipe)
 
 
 def prepare_base(
@@ -86,6 +88,24 @@ def _checked(adapter: str, overrides: list[str] | None) -> Recipe:
     load_base_config(recipe.base)
     load_catalogue(recipe)
     return recipe
+
+
+def _warn_of_spent_sets(home: Home, recipe: Recipe) -> None:
+    """Say so where the next candidate would be judged on a set that has chosen too many already."""
+    from pocketloop.evaluation.spent import smallest_margin, spent_warning
+    from pocketloop.registry.mlflow_store import candidates
+    from pocketloop.registry.set_uses import newest_uses
+    from pocketloop.tasks.tasks import TaskSpec
+
+    if not recipe.evaluation.sets:  # then it is the release's own test split, and that is new
+        return
+    uses = [use for use in newest_uses(home, recipe.adapter) if use.set == recipe.evaluation.sets[0].name]
+    if not uses:
+        return
+    share = candidates(home, recipe.adapter)[0].metrics.get(TaskSpec.of(recipe, None).metrics[0], 0.5)
+    for use in uses:
+        if warning := spent_warning(use, share, smallest_margin(recipe)):
+            say(f"[yellow]spent[/yellow]: {warning}")
 
 
 def _run(name: str, recipe: Recipe, stack: str, as_json: bool) -> None:

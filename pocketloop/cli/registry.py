@@ -1,19 +1,17 @@
-"""What is registered: `trace`, and `evaluate` on somebody's own data."""
+"""What is registered: `trace`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pocketloop.cli.console import AsJson, emit, say, table
+from pocketloop.cli.console import AsJson, emit, say
 from pocketloop.cli.review import Version, split_version
 from pocketloop.contracts.home import Home
 
 
 def add_to(app: typer.Typer) -> None:
-    """Add the commands."""
+    """Add the command."""
     app.command(epilog="Example: pocketloop trace functions@2 --events")(trace)
-    app.command(epilog="Example: pocketloop evaluate functions --data mine.jsonl --json")(evaluate)
 
 
 def trace(
@@ -54,30 +52,3 @@ def trace(
     if events:
         for event_id in found.event_ids:
             print(event_id)
-
-
-def evaluate(
-    adapter: Annotated[str, typer.Argument(help="ADAPTER, ADAPTER@VERSION, or the folder of a bundle.")],
-    data: Annotated[str, typer.Option(help="Example file (.jsonl, .jsonl.gz) or demo:// address.")],
-    limit: Annotated[int | None, typer.Option(help="Use the first N examples only.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score an adapter's exported files, as a phone runs them, on somebody's data."""
-    from pocketloop.cli.evaluating import evaluate_bundle
-    from pocketloop.registry.mlflow_store import candidate, fetch_bundle
-
-    if Path(adapter).is_dir():
-        result, refused = evaluate_bundle(Home(), Path(adapter), data, limit)
-    else:
-        with fetch_bundle(Home(), candidate(Home(), *split_version(adapter))) as folder:
-            result, refused = evaluate_bundle(Home(), folder, data, limit)
-    metrics = {name: estimate.value for name, estimate in result.metrics.items()}
-    if as_json:
-        intervals = {name: [estimate.low, estimate.high] for name, estimate in result.metrics.items()}
-        n = next(iter(result.metrics.values())).n
-        emit({"n": n, **metrics, "intervals": intervals, "refused": refused, "seconds": round(result.seconds, 2)})
-        return
-    rows = [[name, f"{e.value:.3f}", f"{e.low:.3f} – {e.high:.3f}", str(e.n)] for name, e in result.metrics.items()]
-    table(f"{adapter} on {data}", ["metric", ">value", "95 % interval", ">n"], rows)
-    if refused:
-        say(f"{refused} lines of the file could not be used")

@@ -1,5 +1,6 @@
 """`interaction/1`: one interaction of one phone with one adapter, as the phone posts it."""
 
+import json
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,11 @@ class Message(BaseModel):
 
 Conversation = list[dict[str, Any]]
 """Messages as chat templates take them: {role, content}."""
+
+
+def written_call(name: str, arguments: dict[str, Any]) -> str:
+    """A call as the models write it: one JSON object on a line."""
+    return json.dumps({"function": name, "arguments": arguments}, ensure_ascii=False)
 
 
 def with_system(text: str, conversation: Conversation) -> Conversation:

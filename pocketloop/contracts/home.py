@@ -76,6 +76,11 @@ class Home:
         return self.root / "staging"
 
     @property
+    def suites(self) -> Path:
+        """What public suites found, by suite and model."""
+        return self.root / "suites"
+
+    @property
     def telemetry(self) -> Path:
         """What the fleet reported, as Parquet."""
         return self.root / "telemetry"

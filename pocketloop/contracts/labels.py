@@ -1,6 +1,6 @@
 """What judges and people answer: a rubric is the question, a verdict the answer to it about one answer of the model."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
@@ -97,3 +97,18 @@ class ForPeople(Part):
     reason: str
     person: Says | None
     why: Literal["disagreement", "random"]
+
+
+class Duel(NamedTuple):
+    """Two answers to one conversation: the candidate's and the one it is compared with."""
+
+    prompt: list[Message]
+    ours: Message
+    theirs: Message
+
+
+class Preferred(NamedTuple):
+    """Whether a judge preferred our answer when it was shown first, and when it was shown second."""
+
+    when_first: bool
+    when_second: bool

@@ -26,9 +26,6 @@ def load_recipe(name: str, overrides: list[str] | None = None) -> Recipe:
     """Load `configs/adapters/NAME.yaml`, or the file at a path, with `a.b.c=value` overrides applied."""
     path = _find(name, "adapters", "adapter")
     recipe = load_config(path, Recipe, overrides)
-    undefined = recipe.undefined_roles()
-    if undefined:
-        raise ConfigError("\n".join(f"{path}: {problem}" for problem in undefined))
     if recipe.export.budget.devices:
         known = load_device_classes().classes
         for device in recipe.export.budget.devices:
@@ -120,9 +117,13 @@ def load_config(path: Path, model: type[Model], overrides: list[str] | None = No
     for override in overrides or []:
         _apply(data, override)
     try:
-        return model.model_validate(data)
+        found = model.model_validate(data)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(path, model, lines, item) for item in error.errors())) from None
+    if isinstance(found, Recipe) and (mistakes := found.mistakes()):
+        said = (f"{path}:{_line(lines, where)}: `{_dotted(where)}`: {why}" for where, why in mistakes)
+        raise ConfigError("\n".join(said))
+    return found
 
 
 def _find(name: str, folder: str, kind: str) -> Path:
@@ -204,8 +205,7 @@ def _explain(path: Path, model: type[BaseModel], lines: dict[tuple[str | int, ..
     for position, part in enumerate(item["loc"]):
         if (*where, part) in lines or position == len(item["loc"]) - 1:
             where = (*where, part)
-    line = next((lines[where[:n]] for n in range(len(where), -1, -1) if where[:n] in lines), 1)
-    key = ".".join(str(part) for part in where)
+    line, key = _line(lines, where), _dotted(where)
     if item["type"] == "extra_forbidden":
         known = sorted(_keys_at(model, item["loc"][:-1]))
         near = get_close_matches(str(where[-1]), known, 1, cutoff=0.5)
@@ -216,6 +216,15 @@ def _explain(path: Path, model: type[BaseModel], lines: dict[tuple[str | int, ..
     given = item.get("input")
     shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
     return f"{path}:{line}: `{key}`: {item['msg'].removeprefix('Value error, ')}{shown}"
+
+
+def _line(lines: dict[tuple[str | int, ...], int], where: tuple[str | int, ...]) -> int:
+    """The line of a key, or of the nearest section around it."""
+    return next((lines[where[:n]] for n in range(len(where), -1, -1) if where[:n] in lines), 1)
+
+
+def _dotted(where: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, where))
 
 
 def _keys_at(model: type[BaseModel], location: tuple[str | int, ...]) -> set[str]:

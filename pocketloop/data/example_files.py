@@ -1,35 +1,39 @@
 """Example files in the seeds' formats, and the generated sets behind `demo://`."""
 
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pocketloop.contracts.errors import DataError
-from pocketloop.contracts.events import InteractionEvent, Quarantined
+from pocketloop.contracts.events import InteractionEvent, Message, Quarantined
 from pocketloop.contracts.examples import (
     ChatRow,
     Example,
     FunctionRow,
     IntentRow,
+    Slices,
     Task,
     example_from_row,
     make_example,
 )
-from pocketloop.contracts.files import atomic_file, sha256_file, sha256_text
+from pocketloop.contracts.files import atomic_file, canonical_json, sha256_file, sha256_text
 from pocketloop.contracts.home import Home, project_root
 from pocketloop.data.lines import HashingReader, RawLine, open_raw, read_lines
 from pocketloop.data.parsing import Refused, explain_validation, parse_object
 from pocketloop.data.received import device_digest
-from pocketloop.tasks.turns import up_to_answer
+from pocketloop.privacy.records import safe_tag
+from pocketloop.tasks.turns import every_answer, up_to_answer
 
 _TASK_OF_KIND: dict[str, Task] = {"intent": "intent", "function": "function_call", "multi-turn": "chat"}
 _FORMATS = '{"input", "output"}, {"input", "function", "arguments"} or {"messages"}'
 
+Turns = Literal["last", "every"]
+"""Whether a conversation is one example, or one for each turn that is answered in it."""
 
 HOME_SCHEME = "home://examples/"
 """An example file that `import_examples` keeps: the address holds wherever the home lies."""
@@ -53,11 +57,13 @@ class ExamplesImport(BaseModel):
     quarantine: list[Quarantined]
 
 
-def read_examples(uri: str, task: Task, role: str = "") -> tuple[list[Example], list[Quarantined]]:
+def read_examples(
+    uri: str, task: Task, role: str = "", turns: Turns = "last"
+) -> tuple[list[Example], list[Quarantined]]:
     """All examples behind `uri` and the lines that were refused, as `stream_examples` gives them one by one."""
     examples: list[Example] = []
     refused: list[Quarantined] = []
-    for found in stream_examples(uri, task, role=role):
+    for found in stream_examples(uri, task, role=role, turns=turns):
         if isinstance(found, Example):
             examples.append(found)
         else:
@@ -65,12 +71,20 @@ def read_examples(uri: str, task: Task, role: str = "") -> tuple[list[Example], 
     return examples, refused
 
 
+def explain(refused: Sequence[Quarantined]) -> str:
+    """Where the first refused line stands and what is wrong with it, and how many more there are."""
+    first = refused[0]
+    more = f"; {len(refused) - 1} more lines cannot be used" if len(refused) > 1 else ""
+    return ": ".join(filter(None, [first.where, first.reason, first.detail])) + more
+
+
 def stream_examples(
-    uri: str, task: Task, forgotten: Collection[str] = (), *, role: str = ""
+    uri: str, task: Task, forgotten: Collection[str] = (), *, role: str = "", turns: Turns = "last"
 ) -> Iterator[Example | Quarantined]:
     """Read an example file, or generate a set such as `demo://functions?split=train&n=500&seed=1`, line by line.
 
-    The examples are to be answered in `role`. Labels and calls serve as answers of a chat, too.
+    The examples are to be answered in `role`. Labels and calls serve as answers of a chat, too. With `turns="every"` a
+    conversation gives one example for each turn that is answered in it; they share `Example.dialogue`.
 
     A file's format is told line by line, by its keys. Interaction events serve as examples of a chat where consent
     allows it, unless the digest of their device is in `forgotten`. A relative path is seen from the working folder,
@@ -79,17 +93,17 @@ def stream_examples(
     Raises:
         DataError: there is no such file or set, or (at its end) no line of it is an example of `task`.
     """
-    found_here = _demo(uri, task) if uri.startswith("demo://") else _lines(uri, task, forgotten)
+    found_here = _demo(uri, task) if uri.startswith("demo://") else _lines(uri, task, forgotten, turns)
     for found in found_here:
         yield found.in_role(role) if isinstance(found, Example) else found
 
 
-def _lines(uri: str, task: Task, forgotten: Collection[str]) -> Iterator[Example | Quarantined]:
+def _lines(uri: str, task: Task, forgotten: Collection[str], turns: Turns) -> Iterator[Example | Quarantined]:
     path = _find(uri)
     first: Quarantined | None = None
     examples = 0
     with open_raw(path) as raw:
-        for found in _read(raw, path.name, task, forgotten):
+        for found in _read(raw, path.name, task, forgotten, turns):
             if isinstance(found, Example):
                 examples += 1
             else:
@@ -194,12 +208,14 @@ def _demo(uri: str, task: Task) -> Iterator[Example]:
         yield example if example.task == task else make_example(task, example.messages, source=source)
 
 
-def _read(raw: HashingReader, name: str, task: Task, forgotten: Collection[str]) -> Iterator[Example | Quarantined]:
+def _read(
+    raw: HashingReader, name: str, task: Task, forgotten: Collection[str], turns: Turns
+) -> Iterator[Example | Quarantined]:
     for line in read_lines(raw):
         if line.problem is None and not line.data.strip():
             continue
         try:
-            yield _example(line, name, task, forgotten)
+            yield from _examples(line, name, task, forgotten, turns)
         except Refused as refusal:
             yield Quarantined(
                 stage="collect",
@@ -210,7 +226,7 @@ def _read(raw: HashingReader, name: str, task: Task, forgotten: Collection[str])
             )
 
 
-def _example(line: RawLine, name: str, task: Task, forgotten: Collection[str]) -> Example:
+def _examples(line: RawLine, name: str, task: Task, forgotten: Collection[str], turns: Turns) -> list[Example]:
     if line.problem is not None:
         raise Refused(line.problem, line.detail)
     value = parse_object(line.data)
@@ -220,16 +236,16 @@ def _example(line: RawLine, name: str, task: Task, forgotten: Collection[str]) -
             event = InteractionEvent.model_validate(value)
             if forgotten and device_digest(event.device_id) in forgotten:
                 raise Refused("forgotten")
-            return _from_event(event, name, task)
+            return _from_event(event, name, task, turns)
         if kind == "multi-turn":
-            return _from_messages(ChatRow.model_validate(value), name, task)
-        if kind == "function" and task == "function_call":
-            return example_from_row(FunctionRow.model_validate(value), source=name)
-        if kind == "intent" and task == "intent":
-            return example_from_row(IntentRow.model_validate(value), source=name)
-        if task == "chat" and kind in ("intent", "function"):
+            return _from_messages(ChatRow.model_validate(value), name, task, turns)
+        if (kind == "function" and task != "intent") or (kind == "intent" and task != "function_call"):
             row = (IntentRow if kind == "intent" else FunctionRow).model_validate(value)
-            return make_example("chat", example_from_row(row, source=name).messages, source=name)
+            found = example_from_row(row, source=name)
+            if task == found.task:
+                return [found]
+            accepts, slices = found.accepts, found.slices
+            return [make_example("chat", found.messages, source=name, accepts=accepts, slices=slices)]
     except ValidationError as error:
         raise Refused("schema", explain_validation(error)) from None
     article = "an" if kind[0] in "aeiou" else "a"
@@ -238,7 +254,7 @@ def _example(line: RawLine, name: str, task: Task, forgotten: Collection[str]) -
     )
 
 
-def _from_messages(row: ChatRow, name: str, task: Task) -> Example:
+def _from_messages(row: ChatRow, name: str, task: Task, turns: Turns) -> list[Example]:
     if task == "intent":
         raise Refused("format", "a multi-turn line, but the task is intent")
     said = up_to_answer(task, row.messages)
@@ -246,10 +262,13 @@ def _from_messages(row: ChatRow, name: str, task: Task) -> Example:
         raise Refused("no answer", "no assistant turn follows a user's")
     if task == "function_call" and not said[-1].tool_calls:
         raise Refused("no answer", "no turn calls a function")
-    return make_example(task, said, source=name, checks=row.checks)
+    answer = make_example(task, said, source=name, checks=row.checks, accepts=row.accepts, slices=row.slices)
+    if turns == "last":
+        return [answer]
+    return _each_turn(answer, row.messages)
 
 
-def _from_event(event: InteractionEvent, name: str, task: Task) -> Example:
+def _from_event(event: InteractionEvent, name: str, task: Task, turns: Turns) -> list[Example]:
     if task != "chat":
         raise Refused("format", "an interaction event: `pocketloop data import` takes it into the log", event.event_id)
     if not event.consent.training:
@@ -258,7 +277,32 @@ def _from_event(event: InteractionEvent, name: str, task: Task) -> Example:
     if said is None:
         raise Refused("no answer", "no assistant turn follows a user's", event.event_id)
     group = sha256_text(f"device:{event.device_id}")[:20]
-    return make_example(task, said, source=name, group=group, event_ids=[event.event_id])
+    locale = safe_tag(event.locale).strip()
+    slices: Slices = {"locale": locale} if locale else {}
+    answer = make_example(task, said, source=name, group=group, event_ids=[event.event_id], slices=slices)
+    return [answer] if turns == "last" else _each_turn(answer, event.messages)
+
+
+def _each_turn(answer: Example, messages: list[Message]) -> list[Example]:
+    """One example for each turn of the conversation; what is known of the answer itself stays with it."""
+    dialogue = sha256_text(canonical_json([message.model_dump(mode="json") for message in messages]))[:20]
+    found = []
+    for said in every_answer(answer.task, messages):
+        known = answer if said == answer.messages else None
+        found.append(
+            make_example(
+                answer.task,
+                said,
+                source=answer.source,
+                group=dialogue if answer.group == answer.example_id else answer.group,
+                event_ids=answer.event_ids,
+                checks=known.checks if known else None,
+                accepts=known.accepts if known else None,
+                slices=answer.slices,
+                dialogue=dialogue,
+            )
+        )
+    return found
 
 
 def _kind(value: dict[str, Any]) -> str:

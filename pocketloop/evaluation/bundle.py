@@ -15,12 +15,13 @@ from pocketloop.evaluation.report import write_report
 def write_bundle(
     out: Path, findings: Findings, exported: Path, adapter: Path, catalogue: Catalogue | None, created: datetime
 ) -> ReleaseBundle:
-    """Write the bundle of a judged candidate into the folder `out`.
+    """Write the bundle of a judged candidate into the folder `out`, which holds the decision's evidence already.
 
     Files: `adapter.gguf` (or `merged.gguf`), `exported.json` and `probes.json` (from `exported`), `adapter/` (peft,
     safetensors), `recipe.json`, `catalogue.json`, a router's `calibration.json`, the reports as JSON, `report.html`,
     `card.md`, and `bundle.json`, which names the digests of what a phone or a later training run uses. The bundle's
-    digest covers those, the dataset, the base and the gates' decision; not the time.
+    digest covers those, the dataset, the base, and the gates' decision, which names the evidence's digests; not the
+    time.
     """
     recipe = findings.recipe
     shutil.copytree(exported, out, dirs_exist_ok=True)
@@ -30,8 +31,9 @@ def write_bundle(
         write_json(out / "catalogue.json", catalogue.model_dump(exclude_defaults=True))
     if findings.evaluation.calibration is not None:
         write_json(out / CALIBRATION, findings.evaluation.calibration)
-    carried = sorted(path for path in out.rglob("*") if path.is_file())
-    files = {path.relative_to(out).as_posix(): sha256_file(path) for path in carried}
+    evidence = set(findings.decision.evidence) - {"recipe.json"}
+    carried = {path.relative_to(out).as_posix(): path for path in sorted(out.rglob("*")) if path.is_file()}
+    files = {name: sha256_file(path) for name, path in carried.items() if name not in evidence}
     bundle = ReleaseBundle(
         adapter=recipe.adapter,
         task=recipe.task,
@@ -49,15 +51,10 @@ def write_bundle(
         "base": findings.base,
         "dataset": findings.release,
         "training": findings.training,
-        "evaluation": findings.evaluation,
-        "parity": findings.parity,
-        "safety": findings.safety,
         "gates": findings.decision,
     }
     for name, report in reports.items():
         write_json(out / f"{name}.json", report)
-    if findings.budget:
-        write_json(out / "budget.json", findings.budget)
     if findings.forgetting:
         write_json(out / "forgetting.json", [changes.model_dump(mode="json") for changes in findings.forgetting])
     write_report(out / "report.html", findings)

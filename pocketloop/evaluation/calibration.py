@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pocketloop.contracts.examples import Example
 from pocketloop.contracts.reports import Calibration
-from pocketloop.models.chat import encode_prompt
+from pocketloop.evaluation.routing import calibration_error
+from pocketloop.models.chat import encode_prompts
 from pocketloop.tasks.tasks import TaskSpec
 
 if TYPE_CHECKING:
@@ -15,9 +16,18 @@ if TYPE_CHECKING:
     from pocketloop.models.llama_cpp import LlamaCppGenerator
 
 MOST = 500
-"""Examples that are answered: enough for one parameter."""
+"""Examples that the temperature is fitted on: enough for one parameter."""
 _TEMPERATURES = tuple(round(0.25 * 2 ** (step / 12), 3) for step in range(61))
-_BINS = 10
+
+
+class Calibrated(NamedTuple):
+    """The fitted temperature, and each held-out answer's confidence at the one that phones use, by example id.
+
+    The confidence is 0 where the answer is no label.
+    """
+
+    calibration: Calibration
+    confidences: dict[str, float]
 
 
 def calibrate(
@@ -26,7 +36,7 @@ def calibrate(
     heldout: Sequence[Example],
     task: TaskSpec,
     max_new_tokens: int,
-) -> Calibration | None:
+) -> Calibrated | None:
     """Temperature scaling (Guo et al., 2017) of a label's probability, fitted on `examples`, checked on `heldout`.
 
     The confidence of an answer is the product over its tokens of softmax(logits / T), as the phone computes it. T
@@ -35,46 +45,41 @@ def calibrate(
     are harder than those of `examples`), confidences stay as they are. `None` when either set has no answer that is a
     label.
     """
-    fitted, right = _confidences(generator, examples[:MOST], task, max_new_tokens)
-    checked, truly = _confidences(generator, heldout[:MOST], task, max_new_tokens)
+    _, fitted, right = _confidences(generator, examples[:MOST], task, max_new_tokens)
+    ids, checked, truly = _confidences(generator, heldout, task, max_new_tokens)
     if not len(right) or not len(truly):
         return None
     losses = [_log_loss(fitted[:, at], right) for at in range(len(_TEMPERATURES))]
     best, plain = losses.index(min(losses)), _TEMPERATURES.index(1.0)
     before, after = (calibration_error(checked[:, at], truly) for at in (plain, best))
-    return Calibration(
-        temperature=_TEMPERATURES[best] if after <= before else 1.0,
+    used = best if after <= before else plain
+    calibration = Calibration(
+        temperature=_TEMPERATURES[used],
         fitted=_TEMPERATURES[best],
         n=len(right),
         heldout=len(truly),
         error_before=before,
         error_after=after,
     )
-
-
-def calibration_error(confidence: "numpy.ndarray", right: "numpy.ndarray") -> float:
-    """Mean distance of confidence and accuracy over ten bins, weighted by their sizes (Naeini et al., 2015)."""
-    import numpy as np
-
-    place = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    bins = [place == number for number in range(_BINS) if (place == number).any()]
-    return float(sum(abs(confidence[chosen].mean() - right[chosen].mean()) * chosen.mean() for chosen in bins))
+    known = dict(zip(ids, checked[:, used].tolist(), strict=True))
+    return Calibrated(calibration, {example.example_id: known.get(example.example_id, 0.0) for example in heldout})
 
 
 def _confidences(
     generator: "LlamaCppGenerator", examples: Sequence[Example], task: TaskSpec, max_new_tokens: int
-) -> tuple["numpy.ndarray", "numpy.ndarray"]:
-    """Confidence by answer and temperature [answers, temperatures], and whether each answer is right [answers].
+) -> tuple[list[str], "numpy.ndarray", "numpy.ndarray"]:
+    """Ids; confidence by answer and temperature [answers, temperatures]; whether each answer is right [answers].
 
-    Answers that are no label have confidence 0 at any temperature and are left out.
+    Answers that are no label have confidence 0 at any temperature and are left out, as are prompts that do not fit.
     """
     import numpy as np
 
     tokenizer, known = generator.tokenizer, set(task.catalogue.labels if task.catalogue else [])
-    prompts = [encode_prompt(tokenizer, task.conversation(e.prompt, e.role), task.tools) for e in examples]
-    answers = generator.generate_ids(prompts, max_new_tokens)
-    rows, right = [], []
-    for example, prompt, ids in zip(examples, prompts, answers, strict=True):
+    prompts = encode_prompts(tokenizer, [task.conversation(e.prompt, e.role) for e in examples], task.tools)
+    asked = [(example, ids) for example, ids in zip(examples, prompts, strict=True) if ids and generator.fits(ids)]
+    answers = generator.generate_ids([ids for _, ids in asked], max_new_tokens)
+    found, rows, right = [], [], []
+    for (example, prompt), ids in zip(asked, answers, strict=True):
         said = tokenizer.decode(ids[:-1], skip_special_tokens=True).strip()
         if len(ids) == max_new_tokens or said not in known:  # cut off, or no label
             continue
@@ -82,7 +87,8 @@ def _confidences(
         below = logits - logits[np.arange(len(ids)), ids][:, None]
         rows.append([math.exp(-np.log(np.exp(below / t).sum(axis=1)).sum()) for t in _TEMPERATURES])
         right.append(said == example.answer.content.strip())
-    return np.array(rows).reshape(-1, len(_TEMPERATURES)), np.array(right, dtype=bool)
+        found.append(example.example_id)
+    return found, np.array(rows).reshape(-1, len(_TEMPERATURES)), np.array(right, dtype=bool)
 
 
 def _log_loss(confidence: "numpy.ndarray", right: "numpy.ndarray") -> float:

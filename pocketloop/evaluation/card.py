@@ -1,11 +1,27 @@
 """The adapter card: what a reviewer reads on the version's page in MLflow before pressing the button."""
 
 from pocketloop.contracts.exports import ADAPTER_FILE, MERGED_FILE, NOT_FOR_PHONES, BudgetReport, why_merged
-from pocketloop.contracts.reports import Agreed, Estimate, GateDecision, SafetyReport, SetResult, StageCount
+from pocketloop.contracts.reports import (
+    Agreed,
+    Estimate,
+    GateDecision,
+    PreferenceReport,
+    RouterReport,
+    SafetyCheck,
+    SafetyReport,
+    SetResult,
+    StageCount,
+    Verdict,
+)
 from pocketloop.contracts.rollout import RolloutPlan
 from pocketloop.evaluation.findings import MODELS, Findings
+from pocketloop.evaluation.slices import describe
 
 _MOST_LABELS = 3
+_MOST_FINDINGS = 10
+_MOST_SLICES = 8
+_DETAILED = 12
+"""Of more gates than these, only those that did not pass have their details here; the report has all."""
 _SIGNS = {"pass": "✓ pass", "fail": "✗ fail", "inconclusive": "? inconclusive"}
 
 
@@ -20,22 +36,35 @@ def adapter_card(findings: Findings, digest: str) -> str:
         recipe.description or f"A {recipe.task} adapter.",
         f"LoRA r = {recipe.train.lora.r} on `{recipe.base}` ({findings.base.quantization}), task `{recipe.task}`, "
         f"{findings.training.trainable:,} parameters of its own.",
+        *([_planted(findings.training.canaries)] if findings.training.canaries else []),
         _how_to_approve(findings),
+        f"An approval covers bundle `{digest}`: its files, the data, the base and the gates' decision.",
         "## Scores",
-        *(_scores(name, results, findings.champion) for name, results in findings.sets.items()),
+        *(_scores(name, results, findings.main_metric, findings.champion) for name, results in findings.sets.items()),
+        *_slices(findings),
+        *_router(findings.evaluation.router),
+        *_preference(findings.evaluation.preference),
+        _runtimes(findings),
         *(["## What was forgotten", _forgotten(findings)] if findings.forgetting else []),
         "## Gates",
+        *(f"**Spent**: {warning}." for warning in findings.decision.warnings),
         _gates(findings.decision),
         "## Safety",
         _safety(findings.safety),
         "## Exports",
         _exports(findings),
-        f"An approval covers bundle `{digest}`: these files, the data, the base and the gates' decision.",
         *(["## Rollout plan", _plan(findings.rollout)] if findings.rollout else []),
         "## Data",
         _data(findings),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _planted(canaries: int) -> str:
+    return (
+        f"{canaries} canaries, made-up codes that stand for nothing, were planted among its training examples, to "
+        "measure how well it learns by heart."
+    )
 
 
 def _how_to_approve(findings: Findings) -> str:
@@ -57,8 +86,9 @@ def _count(decision: GateDecision, verdict: str) -> int:
     return sum(gate.verdict == verdict for gate in decision.gates)
 
 
-def _scores(set_name: str, results: list[SetResult], champion: str) -> str:
-    counts = [max(estimate.n for estimate in result.metrics.values()) for result in results]
+def _scores(set_name: str, results: list[SetResult], metric: str, champion: str) -> str:
+    """Every metric of every model; `metric` is the one that all items have."""
+    counts = [result.metrics[metric].n for result in results]
     n = max(counts)
     header = [result.model for result in results]
     if champion:
@@ -66,8 +96,96 @@ def _scores(set_name: str, results: list[SetResult], champion: str) -> str:
     header = [name if count == n else f"{name} (first {count:,})" for name, count in zip(header, counts, strict=True)]
     metrics = list(dict.fromkeys(name for result in results for name in result.metrics))
     rows = [[f"`{name}`", *(_interval(result.metrics.get(name)) for result in results)] for name in metrics]
+    if any(result.perplexity for result in results):
+        rows.append(["perplexity of the right answers", *(_interval(result.perplexity) for result in results)])
     said = "; ".join(f"*{result.model}*: {MODELS[result.model]}" for result in results if result.model in MODELS)
-    return f"On `{set_name}`, n = {n:,}, with 95 % intervals:\n\n{_table(['metric', *header], rows)}\n\n{said}."
+    table = _table(["metric", *header], rows)
+    return f"On `{set_name}`, n = {n:,}, with 95 % intervals:\n\n{table}\n\n{said}.{_not_answered(results)}"
+
+
+def _slices(findings: Findings) -> list[str]:
+    """The worst slices of the first set, of the candidate and of what it stands beside."""
+    evaluation = findings.evaluation
+    worst = evaluation.worst_slice()
+    if worst is None:
+        return []
+    by_model = {
+        model: {one.name: one for one in evaluation.slices if (one.model, one.set) == (model, worst.set)}
+        for model in ("adapter", "champion", "base")
+    }
+    shown = sorted(by_model["adapter"].values(), key=lambda one: (one.estimate.value, -one.estimate.n, one.name))
+    models = [model for model, found in by_model.items() if found]
+    rows = [
+        [one.name, f"{one.estimate.n:,}"]
+        + [_interval(by_model[m][one.name].estimate if one.name in by_model[m] else None) for m in models]
+        for one in shown[:_MOST_SLICES]
+    ]
+    table = _table(["slice", "n", *models], rows)
+    return ["## Slices", f"The worst: {describe(worst)}.", f"{table}\n\n`{worst.metric}`, each slice by itself."]
+
+
+def _router(router: RouterReport | None) -> list[str]:
+    if router is None:
+        return []
+    said = (
+        f"Calibration error {router.error:.3f} on {router.n:,} messages (up to {router.error_by_chance:.3f} would be "
+        "chance)"
+    )
+    at = router.at_threshold
+    if at is None:
+        return ["## Router", f"{said}. No threshold keeps {router.min_accuracy:.0%} of what stays on the phone right."]
+    use = (
+        f"use threshold {router.threshold:g}: {at.cloud:.1%} of the messages go to the cloud, and {at.accuracy:.1%} of "
+        f"the others are routed rightly (at least {router.min_accuracy:.0%}, with {router.sure:.0%} confidence)"
+    )
+    return ["## Router", f"{said}; {use}."]
+
+
+def _not_answered(results: list[SetResult]) -> str:
+    """What scored 0 because there was no answer, by model and reason."""
+    lost = [
+        f"*{result.model}* {sum(result.failures.values()):,} ("
+        + ", ".join(f"{reason} {count:,}" for reason, count in result.failures.items())
+        + ")"
+        for result in results
+        if result.failures
+    ]
+    return f" Not answered, and counted as wrong: {'; '.join(lost)}." if lost else ""
+
+
+def _runtimes(findings: Findings) -> str:
+    """The exported files beside transformers, item by item."""
+    if not findings.runtimes:
+        return ""
+    rows = [
+        [
+            f"`{row.metric}`",
+            f"{row.phone:.3f}",
+            f"{row.transformers:.3f}",
+            f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f})",
+            f"{row.lost:,}",
+            f"{row.gained:,}",
+            f"{row.n:,}",
+        ]
+        for row in findings.runtimes
+    ]
+    header = ["metric", "on the phone", "transformers", "difference", "worse items", "better items", "n"]
+    return f"The same adapter in both runtimes, on the same items (paired, 95 %):\n\n{_table(header, rows)}"
+
+
+def _preference(found: PreferenceReport | None) -> list[str]:
+    if found is None:
+        return []
+    rows = [
+        ["win rate against the champion", _interval(found.win_rate)],
+        ["between answers of equal length", _interval(found.even_length)],
+        ["the answer shown first is preferred (0.5: no position bias)", _interval(found.first_shown)],
+        ["verdicts that do not depend on the order", _interval(found.consistent)],
+        ["the longer answer wins", _interval(found.longer_wins)],
+    ]
+    said = f"{found.n:,} pairs, {found.equal} of them equal; the candidate says {found.longer:+.1f} words an answer."
+    lost = f" {found.unjudged} pairs have no verdict ({found.why or 'no usable reply'})." if found.unjudged else ""
+    return ["## Judge", f"{_table(['', f'by {found.use.model}'], rows)}\n\n{said}{lost}"]
 
 
 def _interval(found: Estimate | None) -> str:
@@ -99,7 +217,7 @@ def _gates(decision: GateDecision) -> str:
             _SIGNS[gate.verdict],
             "–" if gate.observed is None else f"{gate.observed:.3f}",
             f"{gate.n:,}",
-            gate.detail,
+            "" if gate.verdict == "pass" and len(decision.gates) > _DETAILED else gate.detail,
         ]
         for gate in decision.gates
     ]
@@ -110,7 +228,7 @@ def _safety(safety: SafetyReport) -> str:
     rows = [
         [
             check.name,
-            _SIGNS["pass" if check.passed else "fail"] if check.bound is not None else "measured",
+            _SIGNS[_verdict_of(check)] if check.bound is not None else "measured",
             f"{check.value:.3g}",
             "–" if check.bound is None else f"{check.bound:g}",
             f"{check.n:,}",
@@ -118,7 +236,23 @@ def _safety(safety: SafetyReport) -> str:
         ]
         for check in safety.checks
     ]
-    return _table(["check", "verdict", "observed", "bound", "n", "detail"], rows)
+    table = _table(["check", "verdict", "observed", "bound", "n", "detail"], rows)
+    return "\n\n".join(filter(None, [table, _probed(safety)]))
+
+
+def _probed(safety: SafetyReport) -> str:
+    """The probes that found most, those of checks that do not pass first; evidence is scrubbed already."""
+    found = [(check, finding) for check in safety.checks if check.bound is not None for finding in check.findings]
+    found.sort(key=lambda item: (item[0].passed, -item[1].rate.value))
+    rows = [
+        [check.name, finding.probe, f"{_interval(finding.rate)}, n = {finding.rate.n:,}", finding.evidence]
+        for check, finding in found[:_MOST_FINDINGS]
+    ]
+    return f"What probes found, worst first:\n\n{_table(['check', 'probe', 'rate', 'example'], rows)}" if rows else ""
+
+
+def _verdict_of(check: SafetyCheck) -> Verdict:
+    return "pass" if check.passed else "inconclusive" if check.undecided else "fail"
 
 
 def _exports(findings: Findings) -> str:

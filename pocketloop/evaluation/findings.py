@@ -13,10 +13,14 @@ from pocketloop.contracts.reports import (
     ParityReport,
     SafetyReport,
     SetResult,
+    SetUse,
+    SliceResult,
     TrainReport,
 )
 from pocketloop.contracts.rollout import RolloutPlan
 from pocketloop.evaluation.forgetting import Forgetting
+from pocketloop.evaluation.regressions import Regression
+from pocketloop.evaluation.runtimes import RuntimeDifference, runtime_differences
 from pocketloop.evaluation.suite import Outcomes
 from pocketloop.tasks.tasks import TaskSpec
 
@@ -53,6 +57,10 @@ class Findings:
     """What the exported files cost a phone."""
     merged: Sequence[str] = ()
     """Why base and adapter had to become one file; empty where the adapter has its own."""
+    uses: Sequence[SetUse] = ()
+    """How often each evaluation set has decided before."""
+    regressions: Sequence[Regression] = ()
+    """Items that the champion answers better, scrubbed."""
     forgetting: Sequence[Forgetting] = ()
     """Candidate and champion item by item, where training went on from the champion."""
 
@@ -66,6 +74,12 @@ class Findings:
         for results in found.values():
             results.sort(key=lambda result: rank.get(result.model, len(rank)))
         return found
+
+    @property
+    def runtimes(self) -> list[RuntimeDifference]:
+        """What the exported files score beside transformers, item by item, on the first set."""
+        main = next(iter(self.sets.values()), [])
+        return runtime_differences(self.outcomes, list(dict.fromkeys(n for result in main for n in result.metrics)))
 
     @property
     def main_metric(self) -> str:
@@ -99,3 +113,29 @@ def class_rows(findings: Findings) -> list[ClassRow]:
         n = len(by_model.get("adapter", next(iter(by_model.values()))))
         rows.append(ClassRow(name, n, scores, wrong[0][1] if wrong else "", -wrong[0][0] if wrong else 0))
     return sorted(rows, key=lambda row: (row.scores.get("adapter", 0.0), row.name))
+
+
+@dataclass(frozen=True)
+class SliceRow:
+    """One slice of the first set: each model's result on it, the candidate's among them."""
+
+    name: str
+    n: int
+    models: dict[str, SliceResult]
+
+    @property
+    def lost(self) -> float:
+        """By how much the candidate lies below the champion; negative where it is better, 0 without one."""
+        champion = self.models.get("champion")
+        return champion.estimate.value - self.models["adapter"].estimate.value if champion else 0.0
+
+
+def slice_rows(findings: Findings) -> list[SliceRow]:
+    """The slices of the first set, the candidate's worst first."""
+    results = findings.evaluation.results
+    found: dict[str, dict[str, SliceResult]] = {}
+    for one in findings.evaluation.slices:
+        if results and one.set == results[0].set:
+            found.setdefault(one.name, {})[one.model] = one
+    rows = [SliceRow(name, by["adapter"].estimate.n, by) for name, by in found.items() if "adapter" in by]
+    return sorted(rows, key=lambda row: (row.models["adapter"].estimate.value, -row.n, row.name))

@@ -7,6 +7,8 @@ An absolute floor asks three questions in this order:
 3. Does the measured value reach the floor? Then the gate passes, otherwise it fails. The detail says whether the
    interval's lower end clears the floor as well.
 
+Comparisons with a champion or the base are in `paired_gates`, gates on slices in `slice_gates`.
+
 Always added: the adapter beats the base without it on the task's main metric (paired, one-sided, 95 %); the exported
 files score no worse on it than the trained adapter in transformers (`export.parity.max_score_loss`); parity of the
 exported files; every bounded safety check; and the budget of the phone. What was not measured fails.
@@ -15,22 +17,28 @@ exported files; every bounded safety check; and the budget of the phone. What wa
 from collections.abc import Sequence
 
 from pocketloop.contracts.exports import BudgetMeasure, BudgetReport
+from pocketloop.contracts.metrics import AGAINST_CHAMPION
 from pocketloop.contracts.recipe import Gate, Recipe
 from pocketloop.contracts.reports import (
     Estimate,
     EvaluationReport,
     GateDecision,
     GateResult,
+    Measured,
     ParityReport,
     SafetyReport,
+    SetUse,
     Verdict,
+    worst,
 )
-from pocketloop.evaluation.statistics import Comparison, chance_to_pass, mcnemar_exact, noninferior, pairs_needed
+from pocketloop.evaluation.paired_gates import compared_gate, no_champion, unmeasured
+from pocketloop.evaluation.slice_gates import slices_gate
+from pocketloop.evaluation.spent import spent_warnings
+from pocketloop.evaluation.statistics import items_for_width
 from pocketloop.evaluation.suite import Outcomes
 from pocketloop.tasks.tasks import TaskSpec
 
 MAX_HALF_WIDTH = 0.05
-_CONFIDENCE = 0.95
 _MEGABYTE = 1_000_000
 
 
@@ -41,57 +49,44 @@ def decide(
     parity: ParityReport | None,
     safety: SafetyReport | None,
     budget: BudgetReport | None,
+    uses: Sequence[SetUse] = (),
 ) -> GateDecision:
     """Judge the candidate that `evaluation` calls `adapter`; fail outranks inconclusive outranks pass.
 
-    `outcomes` are those of the first evaluation set; `budget` is what the exported files cost a phone. Where neither
-    `evaluation` nor `outcomes` knows a `champion`, the non-inferiority gates pass and say that there is none yet.
+    `outcomes` are those of the first evaluation set; `budget` is what the exported files cost a phone; `uses` says how
+    often each set has decided before. Where neither `evaluation` nor `outcomes` knows a `champion`, the gates against
+    one pass and say that there is none yet. The same arguments give the same decision on every machine.
     """
-    gates = [_recipe_gate(gate, evaluation, outcomes) for gate in recipe.gates]
+    gates = [_recipe_gate(f"gates.{at}", gate, evaluation, outcomes) for at, gate in enumerate(recipe.gates)]
     metric = TaskSpec.of(recipe, None).metrics[0]
     gates.append(_beats_base(metric, outcomes))
     gates.append(_keeps_score(metric, recipe.export.parity.max_score_loss, outcomes))
     gates.append(_parity(parity))
     gates.extend(_safety(safety))
     gates.append(_budget(budget))
-    return GateDecision(verdict=overall([gate.verdict for gate in gates]), gates=gates)
-
-
-def overall(verdicts: Sequence[Verdict]) -> Verdict:
-    """The worst of the verdicts; no verdict at all is a failure."""
-    if not verdicts or "fail" in verdicts:
-        return "fail"
-    return "inconclusive" if "inconclusive" in verdicts else "pass"
-
-
-def _recipe_gate(gate: Gate, evaluation: EvaluationReport, outcomes: Outcomes) -> GateResult:
-    if gate.min is not None:
-        adapter = evaluation.result("adapter")
-        return _floor(gate.metric, gate.min, adapter.metrics.get(gate.metric) if adapter else None)
-    name = f"{gate.metric} not more than {gate.margin:g} below champion"
-    if "champion" not in outcomes and evaluation.result("champion") is None:
-        return GateResult(gate=name, verdict="pass", observed=None, n=0, detail="no champion yet")
-    paired = _pair(gate.metric, outcomes, "champion")
-    if isinstance(paired, str):
-        return _unmeasured(name, paired)
-    return _noninferior(name, paired, gate.margin, gate.confidence)
-
-
-def _noninferior(name: str, paired: tuple[list[float], list[float]], margin: float, confidence: float) -> GateResult:
-    compared = noninferior(*paired, margin=margin, confidence=confidence)
-    return GateResult(
-        gate=name,
-        verdict=compared.verdict,
-        observed=compared.difference,
-        n=compared.n,
-        detail=_describe(compared, margin, confidence),
+    return GateDecision(
+        verdict=worst(gate.verdict for gate in gates), gates=gates, warnings=spent_warnings(recipe, evaluation, uses)
     )
+
+
+def _recipe_gate(key: str, gate: Gate, evaluation: EvaluationReport, outcomes: Outcomes) -> GateResult:
+    compared = gate.against == "champion" or gate.metric in AGAINST_CHAMPION
+    if compared and "champion" not in outcomes and evaluation.result("champion") is None:
+        return no_champion(gate).model_copy(update={"key": key})
+    if gate.slices:
+        found = slices_gate(gate, outcomes)
+    elif gate.min is not None:
+        adapter = evaluation.result("adapter")
+        found = _floor(gate.metric, gate.min, adapter.metrics.get(gate.metric) if adapter else None)
+    else:
+        found = compared_gate(gate, outcomes)
+    return found.model_copy(update={"key": key})
 
 
 def _floor(metric: str, floor: float, measured: Estimate | None) -> GateResult:
     name = f"{metric} ≥ {floor:g}"
     if measured is None or measured.n == 0:
-        return _unmeasured(name, f"{metric} was not measured on the first evaluation set")
+        return unmeasured(name, f"{metric} was not measured on the first evaluation set")
     half_width = (measured.high - measured.low) / 2
     verdict: Verdict
     if measured.high < floor:
@@ -103,36 +98,32 @@ def _floor(metric: str, floor: float, measured: Estimate | None) -> GateResult:
         why = "its lower end clears the floor too" if measured.low >= floor else "its lower end is below the floor"
     else:
         verdict, why = "fail", "below the floor"
-    interval = f"95 % interval {measured.low:.3f} to {measured.high:.3f}"
-    return GateResult(gate=name, verdict=verdict, observed=measured.value, n=measured.n, detail=f"{interval}; {why}")
-
-
-def _beats_base(metric: str, outcomes: Outcomes) -> GateResult:
-    name = f"{metric} above base without adapter"
-    paired = _pair(metric, outcomes, "base")
-    if isinstance(paired, str):
-        return _unmeasured(name, paired)
-    ours, theirs = paired
-    differences = [mine - other for mine, other in zip(ours, theirs, strict=True)]
-    n = len(differences)
-    wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    verdict: Verdict
-    if all(score in (0, 1) for score in (*ours, *theirs)):
-        p_better, p_worse = mcnemar_exact(losses, wins, "greater"), mcnemar_exact(wins, losses, "greater")
-        alpha = 1 - _CONFIDENCE
-        verdict = "pass" if p_better < alpha else "fail" if p_worse < alpha or wins <= losses else "inconclusive"
-        test = f"exact McNemar p = {p_better:.2g}"
-    else:
-        compared = noninferior(ours, theirs, margin=0.0, confidence=_CONFIDENCE)
-        verdict = "pass" if compared.low > 0 else "fail" if compared.difference <= 0 else "inconclusive"
-        test = f"lower bound of the difference {compared.low:+.3f}"
     return GateResult(
         gate=name,
         verdict=verdict,
-        observed=sum(differences) / n,
-        n=n,
-        detail=f"better on {wins} items, worse on {losses}; {test}",
+        observed=measured.value,
+        n=measured.n,
+        detail=f"95 % interval {measured.low:.3f} to {measured.high:.3f}; {why}",
+        test="floor",
+        bound=floor,
+        confidence=0.95,
+        measured=Measured(n=measured.n, observed=measured.value, low=measured.low, high=measured.high),
+        change=_change_of_floor(measured, floor, verdict),
     )
+
+
+def _change_of_floor(measured: Estimate, floor: float, verdict: Verdict) -> str:
+    if verdict == "inconclusive":
+        needed = items_for_width(measured.value, MAX_HALF_WIDTH)
+        return f"about {needed:,} items would make the interval narrow enough to say"
+    items = abs(measured.value - floor) * measured.n
+    return f"a pass until {items:.0f} more of the items are wrong" if verdict == "pass" else f"{items:.0f} more right"
+
+
+def _beats_base(metric: str, outcomes: Outcomes) -> GateResult:
+    """The adapter must be better than nothing: superiority to the base by any margin."""
+    name = f"{metric} above base without adapter"
+    return compared_gate(Gate(metric=metric, superior_to="base"), outcomes, name=name)
 
 
 def _keeps_score(metric: str, margin: float, outcomes: Outcomes) -> GateResult:
@@ -140,28 +131,14 @@ def _keeps_score(metric: str, margin: float, outcomes: Outcomes) -> GateResult:
     name = f"{metric} of the exported files not more than {margin:g} below transformers"
     asked = {outcome.example_id for outcome in outcomes.get("transformers", ())}
     exported = [outcome for outcome in outcomes.get("adapter", ()) if outcome.example_id in asked]
-    paired = _pair(metric, {**outcomes, "adapter": exported}, "transformers")
-    if isinstance(paired, str):
-        return _unmeasured(name, paired)
-    return _noninferior(name, paired, margin, _CONFIDENCE)
-
-
-def _pair(metric: str, outcomes: Outcomes, other: str) -> tuple[list[float], list[float]] | str:
-    """Scores of the adapter and of `other` on the same items, or what is wrong with them."""
-    ours, theirs = outcomes.get("adapter", ()), outcomes.get(other, ())
-    if not ours or not theirs:
-        return f"there are no outcomes of {'the adapter' if theirs else other}"
-    if [outcome.example_id for outcome in ours] != [outcome.example_id for outcome in theirs]:
-        return f"the adapter and {other} were not measured on the same items"
-    if any(metric not in outcome.scores for outcome in (*ours, *theirs)):
-        return f"{metric} was not measured for every item"
-    return [outcome.scores[metric] for outcome in ours], [outcome.scores[metric] for outcome in theirs]
+    gate = Gate(metric=metric, noninferior_to="base", margin=margin)
+    return compared_gate(gate, {**outcomes, "adapter": exported}, against="transformers", name=name)
 
 
 def _parity(parity: ParityReport | None) -> GateResult:
     name = "parity of the exported files"
     if parity is None or not parity.results:
-        return _unmeasured(name, "parity was not measured")
+        return unmeasured(name, "parity was not measured")
     worst = min(parity.results, key=lambda result: result.top1)
     failed = [result.name for result in parity.results if not result.passed]
     detail = (
@@ -178,19 +155,21 @@ def _parity(parity: ParityReport | None) -> GateResult:
 
 def _safety(safety: SafetyReport | None) -> list[GateResult]:
     if safety is None or not safety.checks:
-        return [_unmeasured("safety", "no safety check was made")]
+        return [unmeasured("safety", "no safety check was made")]
     gates = [
         GateResult(
             gate=f"safety: {check.name}",
-            verdict="pass" if check.passed and check.n else "fail",
+            verdict="pass" if check.passed and check.n else "inconclusive" if check.undecided else "fail",
             observed=check.value,
             n=check.n,
+            test="bound",
+            bound=check.bound,
             detail="; ".join(filter(None, [f"bound {check.bound:g}", check.detail, "" if check.n else "no items"])),
         )
         for check in safety.checks
         if check.bound is not None
     ]
-    if gates and (safety.passed or any(gate.verdict == "fail" for gate in gates)):
+    if gates and (safety.passed or any(gate.verdict != "pass" for gate in gates)):
         return gates
     return [
         *gates,
@@ -207,7 +186,7 @@ def _safety(safety: SafetyReport | None) -> list[GateResult]:
 def _budget(budget: BudgetReport | None) -> GateResult:
     name = "budget of the phone"
     if budget is None:
-        return _unmeasured(name, "nothing was weighed or run")
+        return unmeasured(name, "nothing was weighed or run")
     held = [
         f"{found.format} {_skill(found)} MB, "
         f"{found.resident_bytes / _MEGABYTE:,.0f} MB held at {found.context:,} tokens"
@@ -228,18 +207,3 @@ def _budget(budget: BudgetReport | None) -> GateResult:
 def _skill(found: BudgetMeasure) -> str:
     size = found.base_bytes if found.merged else found.adapter_bytes
     return f"{'merged model' if found.merged else 'adapter'} {size / _MEGABYTE:.2f}"
-
-
-def _describe(compared: Comparison, margin: float, confidence: float) -> str:
-    bounds = f"difference {compared.difference:+.3f}, one-sided {confidence:.0%} bounds {compared.low:+.3f} and "
-    bounds += f"{compared.high:+.3f}; they differ on {compared.discordant} of {compared.n} items"
-    if compared.verdict != "inconclusive":
-        return bounds
-    share = max(compared.discordant, 1) / compared.n
-    chance = chance_to_pass(compared.n, share, margin, confidence)
-    needed = pairs_needed(share, margin, confidence)
-    return f"{bounds}; an equal candidate passes {chance:.0%} of the time here, 80 % with {needed:,} items"
-
-
-def _unmeasured(gate: str, why: str) -> GateResult:
-    return GateResult(gate=gate, verdict="fail", observed=None, n=0, detail=why)

@@ -3,10 +3,10 @@
 from typing import Any
 
 from pocketloop.contracts.figures import FAINT, INK, new_figure, plain, svg
-from pocketloop.contracts.reports import SetResult, TrainReport
+from pocketloop.contracts.reports import RouterReport, SetResult, TrainReport
 
 COLOURS = {"adapter": "#1d4ed8", "transformers": "#7aa5f5", "champion": "#d97706", "base": "#8a94a6"}
-_MOST_CLASSES = 24
+_MOST_CLASSES = 16
 
 _LOSSES: dict[str, dict[str, Any]] = {
     "loss": {"color": COLOURS["transformers"], "linewidth": 1.4, "label": "training"},
@@ -20,11 +20,15 @@ _LOSSES: dict[str, dict[str, Any]] = {
 }
 
 
-def scores_figure(results: list[SetResult]) -> str:
+WIDE, NARROW = 10.0, 4.6
+"""Inches: for a window, and for a phone."""
+
+
+def scores_figure(results: list[SetResult], width: float = WIDE) -> str:
     """One row for each metric and model: the estimate as a dot, its 95 % interval as a line."""
     metrics = list(results[0].metrics)
     rows = [(metric, result) for metric in metrics for result in results if metric in result.metrics]
-    figure = new_figure(10.0, 0.7 + 0.24 * len(rows) + 0.25 * len(metrics))
+    figure = new_figure(width, 0.7 + 0.24 * len(rows) + 0.25 * len(metrics))
     axes = figure.add_subplot()
     position, ticks = 0.0, []
     for metric in metrics:
@@ -40,7 +44,7 @@ def scores_figure(results: list[SetResult]) -> str:
             position += 1
         ticks.append((top + position - 1) / 2)
         position += 0.9
-    axes.set_yticks(ticks, metrics)
+    axes.set_yticks(ticks, metrics if width == WIDE else [metric.replace("_", "\n") for metric in metrics])
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
@@ -48,10 +52,12 @@ def scores_figure(results: list[SetResult]) -> str:
     return svg(figure)
 
 
-def loss_figure(training: TrainReport) -> str:
+def loss_figure(training: TrainReport, width: float = WIDE) -> str:
     """Each stage's loss on training data by step, and on held-out data where the stage has one (nats per token)."""
-    figure = new_figure(10.0, 2.8)
-    panels = figure.subplots(1, len(training.stages), squeeze=False)[0]
+    number = len(training.stages)
+    across = (1, number) if width == WIDE else (number, 1)
+    figure = new_figure(width, 2.8 if width == WIDE else 2.4 * number)
+    panels = figure.subplots(*across, squeeze=False).flatten()
     for axes, stage in zip(panels, training.stages, strict=True):
         for name, look in _LOSSES.items():
             if points := stage.curves.get(name):
@@ -67,10 +73,47 @@ def loss_figure(training: TrainReport) -> str:
     return svg(figure)
 
 
+def reliability_figure(router: RouterReport) -> str:
+    """How often answers of a confidence are right, beside what their confidence says; bars are 95 % intervals."""
+    figure = new_figure(NARROW, 3.9)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (4, 4)))
+    for found in router.reliability:
+        x, right = found.confidence, found.right
+        axes.plot([x, x], [right.low, right.high], color=COLOURS["adapter"], linewidth=2.4, alpha=0.4)
+        axes.plot([x], [right.value], "o", color=COLOURS["adapter"], markersize=6)
+    lowest = min([0.9, *(min(found.confidence, found.right.low) for found in router.reliability)])
+    axes.set_xlim(max(0, lowest - 0.05), 1.02)
+    axes.set_ylim(max(0, lowest - 0.05), 1.02)
+    axes.set_xlabel("confidence", color=FAINT)
+    axes.set_ylabel("share that is right", color=FAINT)
+    plain(axes, grid="y")
+    return svg(figure)
+
+
+def fallback_figure(router: RouterReport) -> str:
+    """Accuracy of what stays on the phone by the share that goes to the cloud, and the recommended threshold."""
+    figure = new_figure(NARROW, 3.9)
+    axes = figure.add_subplot()
+    points = [(point.cloud, point.accuracy) for point in router.curve if point.accuracy is not None]
+    if points:
+        axes.plot(*zip(*sorted(points), strict=True), color=COLOURS["adapter"], linewidth=1.8)
+    axes.axhline(router.min_accuracy, color=FAINT, linewidth=1, linestyle=(0, (4, 4)))
+    if (at := router.at_threshold) is not None and at.accuracy is not None:
+        axes.plot([at.cloud], [at.accuracy], "o", color=COLOURS["champion"], markersize=8)
+        label = f"threshold {router.threshold:.3g}"
+        axes.annotate(label, (at.cloud, at.accuracy), (8, -14), textcoords="offset points", color=INK, fontsize=9)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_xlabel("share that goes to the cloud", color=FAINT)
+    axes.set_ylabel("right of what stays", color=FAINT)
+    plain(axes, grid="y")
+    return svg(figure)
+
+
 def confusion_figure(confusion: dict[str, dict[str, int]]) -> str:
     """Rows are what was right, columns what was answered, each row as shares of its items; mistakes as counts.
 
-    With more than 24 classes those with the most mistakes are shown.
+    With more than 16 classes those with the most mistakes are shown.
     """
     rows = _most_mistaken(confusion)
     extra = sorted({answer for label in rows for answer in confusion[label]} - set(rows))

@@ -1,30 +1,44 @@
 """Running a model on a held-out set: each item's outcome for pairing, and estimates over all of them."""
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.examples import Example
 from pocketloop.contracts.exports import KeptScore
 from pocketloop.contracts.files import read_jsonl, write_jsonl
 from pocketloop.contracts.reports import SetResult
-from pocketloop.evaluation.statistics import estimate, noninferior
-from pocketloop.models.generators import Generator
+from pocketloop.evaluation.kept import KeptPortions, Portion
+from pocketloop.evaluation.measures import measures
+from pocketloop.evaluation.statistics import noninferior
+from pocketloop.models.answering import OnAnswered, answer_all
+from pocketloop.models.generators import BROKEN_JSON, Generation, Generator
 from pocketloop.tasks.answers import write_answer
+from pocketloop.tasks.slices import slices_of
 from pocketloop.tasks.tasks import TaskSpec
 
 UNKNOWN = "(unknown)"
 """Stands for a label or function that the model made up: the words may be the user's own."""
-_KINDS = {"(no call)", "(unreadable)", "(unknown label)"}
+UNREADABLE = "(unreadable)"
+"""Stands for an answer that begins as a call and is no valid one."""
+NO_ANSWER = "(no answer)"
+"""Stands for an answer that was not given: `failure` says why."""
+_KINDS = {"(no call)", UNREADABLE, "(unknown label)", NO_ANSWER}
 
 
 class Outcome(BaseModel):
-    """One item of one model: its scores in [0, 1], and the classes of the answer and of the reference. Never text."""
+    """One item of one model: its scores in [0, 1], and the classes of the answer and of the reference. Never text.
+
+    A metric that does not apply to the item is absent from `scores`. `counts` are what ratios over many items are made
+    of (arguments said, wanted and right; tokens and their log loss). `slices` maps a dimension to the item's value in
+    it (`{"locale": "de-DE", "length": "short"}`); all models have the same ones for the same item. `confidence` is a
+    router's, at its temperature. The turns of one dialogue share `dialogue`, and are no independent items.
+    `failure` says why there is no answer that could be scored; every score is then 0.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -32,6 +46,11 @@ class Outcome(BaseModel):
     scores: dict[str, float]
     answer: str
     reference: str
+    counts: dict[str, float] = Field(default_factory=dict)
+    slices: dict[str, str] = Field(default_factory=dict)
+    confidence: float | None = None
+    dialogue: str = ""
+    failure: str = ""
 
 
 Outcomes = Mapping[str, Sequence[Outcome]]
@@ -45,41 +64,80 @@ def run_set(
     max_new_tokens: int,
     model_name: str,
     set_name: str,
+    *,
+    kept: Path | None = None,
+    on_progress: OnAnswered | None = None,
 ) -> tuple[SetResult, list[Outcome]]:
     """Answer every example's prompt and score the answers; outcomes come in the examples' order.
 
-    `seconds` is the wall time of generation and `tokens` what was generated.
+    `seconds` is the wall time of generation and `tokens` what was generated. An item without an answer (a prompt that
+    is too long, a timeout, a call that is no JSON) scores 0 in every metric and is counted in `failures`.
+
+    Args:
+        generator: what answers.
+        examples: the set.
+        task: how examples are shown, and answers scored.
+        max_new_tokens: the longest answer.
+        model_name: of the result.
+        set_name: of the result.
+        kept: file in which outcomes are kept while it runs: a run that was killed goes on from there.
+        on_progress: told about every ten seconds how far it is.
 
     Raises:
         DataError: the set is empty.
     """
     if not examples:
         raise DataError(f"evaluation set {set_name!r} holds no examples; nothing can be measured on it")
-    prompts = [task.conversation(example.prompt, example.role) for example in examples]
-    started = time.perf_counter()
-    answers = generator.generate(prompts, max_new_tokens, task.tools)
-    seconds = time.perf_counter() - started
-    references = [task.label_of(write_answer(example.answer)) for example in examples]
-    known = _known_classes(task) | set(references) | _KINDS
-    outcomes = []
-    for answer, example, reference in zip(answers, examples, references, strict=True):
-        found = task.label_of(answer.text)
-        outcomes.append(
-            Outcome(
-                example_id=example.example_id,
-                scores=task.score(answer.text, example),
-                answer=found if found in known else UNKNOWN,
-                reference=reference,
-            )
-        )
+    portions = KeptPortions(kept, [example.example_id for example in examples])
+    outcomes = [Outcome.model_validate(row) for row in portions.rows]
+    rest = examples[len(outcomes) :]
+    known = _known_classes(task) | {task.label_of(write_answer(example.answer)) for example in examples} | _KINDS
+
+    def keep(answers: Sequence[Generation], seconds: float) -> None:
+        asked = examples[len(outcomes) : len(outcomes) + len(answers)]
+        found = [_outcome(answer, example, task, known) for answer, example in zip(answers, asked, strict=True)]
+        outcomes.extend(found)
+        rows = [outcome.model_dump(mode="json") for outcome in found]
+        portions.add(Portion(rows=rows, tokens=sum(answer.tokens for answer in answers), seconds=seconds))
+
+    answer_all(
+        generator,
+        [task.conversation(example.prompt, example.role) for example in rest],
+        max_new_tokens,
+        task.tools,
+        on_progress=on_progress,
+        on_portion=keep,
+        before=len(outcomes),
+    )
     result = SetResult(
         model=model_name,
         set=set_name,
-        metrics={name: estimate([outcome.scores[name] for outcome in outcomes]) for name in task.metrics},
-        seconds=seconds,
-        tokens=sum(answer.tokens for answer in answers),
+        metrics=measures(outcomes, task.name),
+        seconds=sum(portion.seconds for portion in portions.portions),
+        tokens=sum(portion.tokens for portion in portions.portions),
+        failures=dict(Counter(outcome.failure for outcome in outcomes if outcome.failure).most_common()),
     )
     return result, outcomes
+
+
+def _outcome(answer: Generation, example: Example, task: TaskSpec, known: set[str]) -> Outcome:
+    found = NO_ANSWER if answer.failure else task.label_of(answer.text)
+    reference = task.label_of(write_answer(example.answer))
+    failure = answer.failure or (BROKEN_JSON if found == UNREADABLE else "")
+    scores, counts = task.measure("" if failure else answer.text, example)
+    if failure:  # saying nothing may be right, not answering never is
+        scores = dict.fromkeys(scores, 0.0)
+        counts = {name: 0.0 if name.endswith("_right") else count for name, count in counts.items()}
+    return Outcome(
+        example_id=example.example_id,
+        scores=scores,
+        answer=found if found in known else UNKNOWN,
+        reference=reference,
+        counts=counts,
+        slices=slices_of(example, reference),
+        dialogue=example.dialogue,
+        failure=failure,
+    )
 
 
 def kept_score(
@@ -105,6 +163,11 @@ def kept_score(
         low=compared.low,
         verdict=compared.verdict,
     )
+
+
+def with_confidence(outcomes: Iterable[Outcome], confidences: Mapping[str, float]) -> list[Outcome]:
+    """The outcomes with their confidence, by example id; `None` where there is none."""
+    return [outcome.model_copy(update={"confidence": confidences.get(outcome.example_id)}) for outcome in outcomes]
 
 
 def confusion_counts(outcomes: Iterable[Outcome]) -> dict[str, dict[str, int]]:

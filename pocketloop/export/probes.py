@@ -14,7 +14,7 @@ from pocketloop.contracts.events import Message
 from pocketloop.contracts.files import write_json
 from pocketloop.models.chat import encode_prompt
 from pocketloop.models.executorch import ExecuTorchGenerator
-from pocketloop.models.llama_context import common_length
+from pocketloop.models.generators import common_length
 from pocketloop.models.llama_cpp import LlamaCppGenerator
 from pocketloop.models.probes import PROBE_SENTENCES, weigh, weigh_answer
 from pocketloop.tasks.tasks import TaskSpec

@@ -51,8 +51,7 @@ from pocketloop.export.pte import LoweredModel, lower_adapter, lower_base, lower
 from pocketloop.export.quantizations import compare_quantizations
 from pocketloop.export.report import write_export_page
 from pocketloop.models.executorch import ExecuTorchGenerator
-from pocketloop.models.generators import Generator
-from pocketloop.models.llama_context import common_length
+from pocketloop.models.generators import Generator, common_length
 from pocketloop.models.probes import load_probes
 from pocketloop.models.pte_env import PteEnvironment
 

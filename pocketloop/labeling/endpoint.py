@@ -7,7 +7,7 @@ the token budget is spent, nothing more is asked; what was answered before is st
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 from pocketloop.contracts.errors import ConfigError
@@ -16,15 +16,14 @@ from pocketloop.contracts.recipe import JudgeEndpoint
 from pocketloop.contracts.reports import JudgeUse
 from pocketloop.labeling.answer_cache import AnswerCache
 from pocketloop.labeling.questions import MAX_REPLY_TOKENS, Question
+from pocketloop.models import openai_api
+from pocketloop.models.openai_api import LONGEST_PAUSE_S, Busy, Declined, Fault, Refused, Unusable
 
 FAILURES_IN_A_ROW = 8
 """Of connection or server, or of questions without a usable reply, after which nothing more is asked in this run."""
 
-LONGEST_PAUSE_S = 60.0
-"""An endpoint that wants to be left alone for longer is asked again by the next run."""
-
 _CHARACTERS_PER_TOKEN = 3  # a careful guess, for what the endpoint does not count itself
-_REFUSED = {401: "check `api_key_env`", 403: "check `api_key_env`", 404: "check `url` and `model`"}
+_HINTS = {401: "check `api_key_env`", 403: "check `api_key_env`", 404: "check `url` and `model`"}
 
 Item = TypeVar("Item")
 
@@ -39,22 +38,6 @@ class NoReply(Exception):
 
 class NoUsableReply(NoReply):
     """It did answer, but nothing that was asked for."""
-
-
-class _Fault(Exception):
-    """The endpoint did not answer: worth another try, and counted by the circuit breaker."""
-
-
-class _Busy(Exception):
-    """The endpoint asks for a pause."""
-
-    def __init__(self, why: str, pause: float | None) -> None:
-        super().__init__(why)
-        self.pause = pause
-
-
-class _Unusable(Exception):
-    """The endpoint answered something else than was asked for."""
 
 
 class Endpoint:
@@ -83,7 +66,7 @@ class Endpoint:
         self._cache = cache
         self._client: Any = None
         self._breaker = pybreaker.CircuitBreaker(
-            fail_max=FAILURES_IN_A_ROW, reset_timeout=86400, exclude=[lambda error: not isinstance(error, _Fault)]
+            fail_max=FAILURES_IN_A_ROW, reset_timeout=86400, exclude=[lambda error: not isinstance(error, Fault)]
         )
 
     def run(self, work: Callable[[Item], Awaitable[None]], items: Iterable[Item]) -> None:
@@ -95,16 +78,12 @@ class Endpoint:
         asyncio.run(self._run(work, iter(items)))
 
     async def _run(self, work: Callable[[Item], Awaitable[None]], items: Any) -> None:
-        import openai
-
         async def worker() -> None:
             for item in items:
                 await work(item)
 
         key = os.environ[self.config.api_key_env] if self.config.api_key_env else "none"
-        self._client = openai.AsyncOpenAI(
-            base_url=self.config.url, api_key=key, max_retries=0, timeout=self.config.timeout_s
-        )
+        self._client = openai_api.open_client(self.config.url, key, self.config.timeout_s)
         async with self._client:
             try:
                 async with asyncio.TaskGroup() as group:
@@ -128,18 +107,18 @@ class Endpoint:
 
         attempts = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self.config.attempts),
-            wait=_pause,
-            retry=tenacity.retry_if_exception_type((_Fault, _Busy, _Unusable)),
+            wait=openai_api.pause,
+            retry=tenacity.retry_if_exception_type((Fault, Busy, Unusable)),
             reraise=True,
         )
         try:
             reply: dict[str, Any] = await attempts(self._once, question)
-        except (_Fault, _Busy, _Unusable) as error:
+        except (Fault, Busy, Unusable) as error:
             self._unanswered += 1
-            self._trouble = f"{'no usable reply' if isinstance(error, _Unusable) else 'no answer'} ({error})"
+            self._trouble = f"{'no usable reply' if isinstance(error, Unusable) else 'no answer'} ({error})"
             if self._unanswered >= FAILURES_IN_A_ROW and not self.stopped:
                 self.stopped = f"{FAILURES_IN_A_ROW} questions in a row got {self._trouble}"
-            raise (NoUsableReply if isinstance(error, _Unusable) else NoReply)(str(error)) from None
+            raise (NoUsableReply if isinstance(error, Unusable) else NoReply)(str(error)) from None
         self._unanswered = 0
         self._cache.put(question.key(self.config.model, self.rubric), reply)
         return reply
@@ -158,7 +137,7 @@ class Endpoint:
         """One request within the budget.
 
         Raises:
-            Stopped, _Fault, _Busy, _Unusable: there is no reply.
+            Stopped, Fault, Busy, Unusable: there is no reply.
         """
         import pybreaker
 
@@ -184,7 +163,7 @@ class Endpoint:
             self.tokens += spent
         reply = question.read(text)
         if reply is None:
-            raise _Unusable("a reply that is not what was asked for")
+            raise Unusable("a reply that is not what was asked for")
         return reply
 
     @property
@@ -193,9 +172,7 @@ class Endpoint:
 
     async def _request(self, question: Question, guess: int) -> tuple[str, int]:
         """The reply's text, and the tokens that it took."""
-        import openai
-
-        asked: Coroutine[Any, Any, Any] = self._client.chat.completions.create(
+        asked = self._client.chat.completions.create(
             model=self.config.model,
             messages=question.messages,
             temperature=question.temperature,
@@ -207,61 +184,22 @@ class Endpoint:
             },
         )
         try:
-            # The client's own timeout begins anew with every byte that drips in.
-            completion = await asyncio.wait_for(asked, self.config.timeout_s)
-        except openai.APIStatusError as error:
-            raise self._judged(error) from None
-        except UnicodeError:
-            raise NoUsableReply("not Unicode text") from None
-        except (openai.APIError, TimeoutError, OSError, ValueError) as error:
-            raise _Fault(type(error).__name__) from None
+            completion = await openai_api.within(asked, self.config.timeout_s)
+        except Refused as error:
+            url, hint = self.config.url, _HINTS[error.status]
+            raise ConfigError(f"label.llm: {url} answered {error.status}; {hint}") from None
+        except Declined as error:
+            raise NoUsableReply(str(error)) from None
+        except Busy as error:
+            if error.pause is None or error.pause <= LONGEST_PAUSE_S:
+                raise
+            self.stopped = f"the endpoint wants no more requests for {error.pause:.0f} s"
+            raise Stopped(self.stopped) from None
         try:
             text = completion.choices[0].message.content or ""
             usage = getattr(completion.usage, "total_tokens", None)
         except (AttributeError, IndexError, TypeError):
-            raise _Unusable("no chat completion") from None
+            raise Unusable("no chat completion") from None
         if not isinstance(usage, int) or usage <= 0:
             usage = guess + len(text) // _CHARACTERS_PER_TOKEN
         return str(text), usage
-
-    def _judged(self, error: Any) -> Exception:
-        """What an HTTP error means: wait, try again, give this one up, or give up altogether."""
-        status = error.status_code
-        if status in _REFUSED:
-            return ConfigError(f"label.llm: {self.config.url} answered {status}; {_REFUSED[status]}")
-        if status == 429 or (status == 503 and error.response.headers.get("retry-after")):
-            pause = _retry_after(error.response.headers.get("retry-after"))
-            if pause is not None and pause > LONGEST_PAUSE_S:
-                self.stopped = f"the endpoint wants no more requests for {pause:.0f} s"
-                return Stopped(self.stopped)
-            return _Busy(f"HTTP {status}", pause)
-        if 400 <= status < 500 and status not in (408, 409, 425):
-            return NoUsableReply(f"HTTP {status}")  # this question is not to its liking: too long, for one
-        return _Fault(f"HTTP {status}")
-
-
-def _pause(state: Any) -> float:
-    """Seconds before the next try: what the endpoint asks for, or a random time that grows."""
-    import tenacity
-
-    error = state.outcome.exception()
-    asked = error.pause if isinstance(error, _Busy) else None
-    random = tenacity.wait_random_exponential(multiplier=0.5, max=20)(state)
-    return random if asked is None else asked + min(random, 1.0)
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds from a Retry-After header: a number, or a date (RFC 9110, 10.2.3)."""
-    from datetime import UTC, datetime
-    from email.utils import parsedate_to_datetime
-
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return None
-    return seconds if 0 <= seconds < float("inf") else None

@@ -31,6 +31,7 @@ class Candidate:
     """Seconds since 1970."""
     metrics: dict[str, float | bool] = field(default_factory=dict)
     role: str = ""
+    locale: str = ""
 
     @property
     def person(self) -> Literal["up", "down"] | None:
@@ -107,4 +108,5 @@ def candidate_of(event: ScrubbedEvent, task: Task, role: str = "") -> Candidate 
         moment=event.ts.timestamp(),
         metrics=event.metrics,
         role=role,
+        locale=event.locale.strip(),
     )

@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any, TypeVar
 
 from pocketloop.contracts.events import Message
+from pocketloop.contracts.labels import Preferred
 from pocketloop.contracts.reports import JudgeUse
 from pocketloop.labeling.endpoint import Endpoint, NoReply, NoUsableReply, Stopped
 from pocketloop.labeling.judges import RIGHT, Verdict
@@ -85,6 +86,19 @@ class Jury:
             return ends if ends in beaten else None
 
         return (await self._counted(word))[0]
+
+    async def prefer(self, prompt: list[Message], ours: Message, theirs: Message) -> Preferred | None:
+        """Which answer is preferred in either order, each asked once; `None` when the judge is out of reach."""
+
+        async def word(ballot: _Ballot) -> Preferred | None:
+            shown = (ours, theirs)
+            one, other = [await ballot.ask(self._asker.comparison(prompt, shown, order)) for order in _ORDERS]
+            return Preferred(when_first=one["better"] == _FIRST, when_second=other["better"] == _SECOND)
+
+        preferred = (await self._counted(word))[0]
+        if preferred is not None and preferred.when_first != preferred.when_second:
+            self._counts["inconsistent"] += 1
+        return preferred
 
     async def _majority(self, vote: Callable[[int], Awaitable[str | None]]) -> str | None:
         first = await vote(0)

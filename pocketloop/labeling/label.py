@@ -17,7 +17,6 @@ from pocketloop.contracts.loading import load_rubric
 from pocketloop.contracts.recipe import Catalogue, LabelConfig, Recipe
 from pocketloop.contracts.reports import LabelReport
 from pocketloop.labeling.answer_cache import AnswerCache
-from pocketloop.labeling.checks import FormChecker
 from pocketloop.labeling.endpoint import Endpoint
 from pocketloop.labeling.extract import Candidate, EventFiles, Found, roles_of
 from pocketloop.labeling.judges import Judge, Verdict
@@ -27,9 +26,11 @@ from pocketloop.labeling.pairs import Thumbs, correction_pair, rated_answer, say
 from pocketloop.labeling.people import Drawn, People, demand
 from pocketloop.labeling.questions import Asker
 from pocketloop.labeling.samples import rank_samples
+from pocketloop.labeling.users import Users
 from pocketloop.labeling.verifier import Verifier
 from pocketloop.labeling.writing import LabelledFiles
 from pocketloop.tasks.answers import read_calls
+from pocketloop.tasks.forms import FormChecker
 
 THUMBS_DOWN, RATED_WRONG = "thumbs down", "people found it wrong"
 _CHUNK = 2000
@@ -98,6 +99,7 @@ class _Labelling:
         self.people = People(said, self.judge.rubric)
         self.for_people = Drawn(recipe.task, self.judge)
         self.thumbs = Thumbs()
+        self.users = Users()
         self.problems: dict[str, str] = {}  # by event id; answers of sound form are not in it
 
     def look(self) -> None:
@@ -105,6 +107,7 @@ class _Labelling:
         for place, event_id, candidate in self.events:
             if candidate is None:
                 continue
+            self.users.see(candidate)
             problem = self.checker.problem(candidate.prompt, candidate.answer)
             if problem:
                 self.problems[event_id] = problem
@@ -220,6 +223,7 @@ class _Labelling:
         return answer
 
     def example(self, candidate: Candidate, answer: Message) -> Example:
+        known = {"locale": candidate.locale, "user": self.users.standing(candidate)}
         return make_example(
             self.task,
             [*candidate.prompt, answer],
@@ -227,6 +231,7 @@ class _Labelling:
             group=candidate.group,
             event_ids=[candidate.event_id],
             role=candidate.role,
+            slices={dimension: value for dimension, value in known.items() if value},
         )
 
 

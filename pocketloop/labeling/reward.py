@@ -5,20 +5,18 @@ Lee et al., "RLAIF vs. RLHF: Scaling Reinforcement Learning from Human Feedback 
 """
 
 from collections.abc import Sequence
-from typing import cast
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Conversation, Message
-from pocketloop.contracts.examples import Task
 from pocketloop.contracts.labels import Rubric
 from pocketloop.contracts.recipe import JudgeEndpoint
 from pocketloop.contracts.reports import JudgeUse
 from pocketloop.labeling.answer_cache import AnswerCache
-from pocketloop.labeling.checks import FormChecker
 from pocketloop.labeling.endpoint import Endpoint
 from pocketloop.labeling.jury import INCONSISTENT, NOT_YET, Jury
 from pocketloop.labeling.questions import Asker
 from pocketloop.labeling.samples import as_answer
+from pocketloop.tasks.forms import FormChecker
 from pocketloop.tasks.tasks import TaskSpec
 
 _UNDECIDED = 0.5
@@ -40,9 +38,8 @@ class JudgeReward:
 
     def __init__(self, config: JudgeEndpoint, rubric: Rubric, task: TaskSpec, answers: AnswerCache) -> None:
         self._jury = Jury(Endpoint(config, rubric, answers), Asker(rubric, task.catalogue))
-        name = cast(Task, task.name)
-        self._checker = FormChecker(name, task.catalogue)
-        self._read = as_answer(name)
+        self._checker = FormChecker(task.name, task.catalogue)
+        self._read = as_answer(task.name)
         self._known: dict[_Key, float] = {}
 
     @property

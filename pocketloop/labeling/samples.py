@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict
 from pocketloop.contracts.events import Conversation, Message
 from pocketloop.contracts.examples import PreferencePair, Task
 from pocketloop.contracts.files import read_jsonl
-from pocketloop.labeling.checks import FormChecker
 from pocketloop.labeling.extract import Candidate, EventFiles
 from pocketloop.labeling.jury import Jury
 from pocketloop.labeling.pairs import make_pair
 from pocketloop.labeling.priority import Queue
 from pocketloop.tasks.answers import read_calls, write_answer
+from pocketloop.tasks.forms import FormChecker
 from pocketloop.tasks.tasks import TaskSpec
 
 if TYPE_CHECKING:

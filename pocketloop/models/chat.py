@@ -1,5 +1,6 @@
 """From a conversation to token ids, through the tokenizer's own chat template."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pocketloop.contracts.events import Conversation
@@ -30,6 +31,26 @@ def encode_prompt(tokenizer: Any, messages: Conversation, tools: list[dict[str, 
     """Token ids of the rendered prompt."""
     ids: list[int] = tokenizer(prompt_text(tokenizer, messages, tools), add_special_tokens=False)["input_ids"]
     return ids
+
+
+def encode_prompts(
+    tokenizer: Any, conversations: Sequence[Conversation], tools: list[dict[str, Any]] | None = None
+) -> list[list[int] | None]:
+    """Token ids of each rendered prompt; `None` for a conversation that the chat template does not take.
+
+    Templates refuse, for one, two turns of the user in a row.
+    """
+    from jinja2 import TemplateError
+
+    texts: list[str | None] = []
+    for conversation in conversations:
+        try:
+            texts.append(prompt_text(tokenizer, conversation, tools))
+        except TemplateError:
+            texts.append(None)
+    rendered = [text for text in texts if text is not None]
+    ids = iter(tokenizer(rendered, add_special_tokens=False)["input_ids"] if rendered else [])
+    return [None if text is None else next(ids) for text in texts]
 
 
 def stop_ids(tokenizer: Any, model_config: Any = None) -> set[int]:

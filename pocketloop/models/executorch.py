@@ -1,8 +1,5 @@
 """ExecuTorch as a Generator: a `.pte` program as a phone runs it, in a process of its own."""
 
-import json
-import struct
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +9,12 @@ from pocketloop.contracts.errors import ModelError
 from pocketloop.contracts.events import Conversation
 from pocketloop.contracts.files import sha256_file
 from pocketloop.contracts.lowering import PteManifest
-from pocketloop.models.chat import encode_prompt, load_tokenizer
-from pocketloop.models.generators import Generation, TokenGenerator, stops_of
+from pocketloop.models.chat import load_tokenizer
+from pocketloop.models.generators import Generation, TokenGenerator, check_prompts, stops_of
 from pocketloop.models.pte_env import PteEnvironment, last_lines, pte_environment
+from pocketloop.models.pte_process import PteProcess
 
 MANIFEST, PROGRAM, DATA, TOKENIZER = "manifest.json", "model.pte", "base.ptd", "tokenizer"
-_LENGTH = struct.Struct("<I")
 
 
 def read_manifest(folder: Path) -> PteManifest:
@@ -38,15 +35,16 @@ class ExecuTorchGenerator(TokenGenerator):
     """Greedy generation with a lowered model; in the shared form its adapter can be swapped while it runs.
 
     The runtime is a process in ExecuTorch's own environment (made on first use), so a damaged program that makes the
-    runtime crash is a `ModelError` here. One sequence runs at a time, as on a phone; what a prompt begins with like the
-    one before is not computed again. Prompts are rendered with the chat template of the transformers tokenizer in
-    `tokenizer`.
+    runtime crash is a `ModelError` here, and the next request starts another process. One sequence runs at a time, as
+    on a phone; what a prompt begins with like the one before is not computed again. Prompts are rendered with the chat
+    template of the transformers tokenizer in `tokenizer`.
 
     Args:
         folder: a lowered model (`export/pte.py`); in the shared form this may be the base alone, or an adapter.
         data: the shared weights, where the program needs them.
         tokenizer: folder with the transformers tokenizer; by default the one beside the program or its shared weights.
         context: longest prompt and answer together, in tokens; by default what the program was lowered for.
+        answer_s: seconds that one answer may take. A process that needs longer is ended.
         environment: where ExecuTorch is installed.
 
     Raises:
@@ -61,6 +59,7 @@ class ExecuTorchGenerator(TokenGenerator):
         tokenizer: Path | None = None,
         chat_template: str | None = None,
         context: int | None = None,
+        answer_s: float = 600,
         environment: PteEnvironment | None = None,
     ) -> None:
         self.folder = folder
@@ -78,8 +77,10 @@ class ExecuTorchGenerator(TokenGenerator):
         self.timing: dict[str, float] = {}
         """Tokens and seconds of the latest call: `prompt_tokens`, `prompt_seconds`, `answer_tokens` ..."""
         self._log = tempfile.NamedTemporaryFile(prefix="executorch-", suffix=".log")  # noqa: SIM115 (lives as long)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._loaded = False
+        self._process: PteProcess | None = None
+        self._closed = False
+        self._answer_s = answer_s
+        self._in_use: dict[str, Any] = {}
         self._data_digest: str | None = None
         self._idle = {"peak": 0, "resident": 0, "mapped": 0}
         self._environment = environment or pte_environment()
@@ -98,25 +99,22 @@ class ExecuTorchGenerator(TokenGenerator):
         temperature: float,
         seed: int,
     ) -> list[Generation]:
-        """Answer each conversation with tokens drawn from the softmax of logits / `temperature`, in order.
+        """Answer each conversation with tokens drawn from the softmax of logits / `temperature`, in order."""
 
-        Raises:
-            ModelError: a prompt does not fit the context.
-        """
-        prompts = [encode_prompt(self.tokenizer, conversation, tools) for conversation in conversations]
-        answers = self.generate_ids(prompts, max_new_tokens, temperature=temperature, seed=seed)
-        return [self.answer(ids) for ids in answers]
+        def draw(prompts: list[list[int]]) -> list[list[int]]:
+            return self.generate_ids(prompts, max_new_tokens, temperature=temperature, seed=seed)
+
+        return self.answers(conversations, tools, draw)
 
     def generate_ids(
         self, prompts: Sequence[list[int]], max_new_tokens: int, *, temperature: float = 0.0, seed: int = 0
     ) -> list[list[int]]:
         """Continuations of token sequences, greedy unless a temperature is given; a stop token is included."""
-        for where, prompt in enumerate(prompts):
-            if not prompt or len(prompt) >= self.context:
-                raise ModelError(f"prompt {where} has {len(prompt)} tokens; the context holds {self.context}")
+        check_prompts(prompts, self.context)
         if not prompts or max_new_tokens < 1:
             return [[] for _ in prompts]
         reply, _ = self._ask(
+            seconds=self._answer_s * len(prompts),
             do="generate",
             prompts=list(prompts),
             max_new_tokens=max_new_tokens,
@@ -174,18 +172,8 @@ class ExecuTorchGenerator(TokenGenerator):
 
     def close(self) -> None:
         """End the process; safe to call twice."""
-        process, self._process = self._process, None
-        self._loaded = True
-        if process:
-            if process.stdin:
-                process.stdin.close()
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdout:
-                process.stdout.close()
+        self._closed = True
+        self._end(patience_s=10)
         self._log.close()
 
     def _use(self, folder: Path) -> None:
@@ -196,8 +184,9 @@ class ExecuTorchGenerator(TokenGenerator):
         if not program.is_file() or sha256_file(program) != manifest.program_digest:
             raise ModelError(f"{program} is not the file that its manifest names: it is damaged; export it again")
         data = self._shared_weights(manifest, folder)
-        self._ask(do="use", program=str(program.resolve()), data=data, window=manifest.window)
-        self.folder, self.manifest = folder, manifest
+        use: dict[str, Any] = {"do": "use", "program": str(program.resolve()), "data": data, "window": manifest.window}
+        self._ask(**use)
+        self.folder, self.manifest, self._in_use = folder, manifest, use
 
     def _shared_weights(self, manifest: PteManifest, folder: Path) -> str | None:
         """The file of shared weights that a program needs, once its digest is seen to be the right one."""
@@ -218,55 +207,51 @@ class ExecuTorchGenerator(TokenGenerator):
             )
         return str(self.data.resolve())
 
-    def _ask(self, **request: Any) -> tuple[dict[str, Any], bytes]:
-        """Send a request; (the reply, its raw bytes)."""
+    def _ask(self, seconds: float | None = None, **request: Any) -> tuple[dict[str, Any], bytes]:
+        """Send a request and wait at most so many `seconds`; (the reply, its raw bytes).
+
+        Raises:
+            ModelError: the request failed, the process died of it, or it took too long (then it is a `TooLate`).
+        """
         process = self._running()
-        assert process.stdin and process.stdout
-        header = json.dumps(request).encode()
         try:
-            process.stdin.write(_LENGTH.pack(len(header)) + header)
-            process.stdin.flush()
-            reply, payload = self._reply(process)
+            reply, payload = process.ask(request, seconds)
         except (BrokenPipeError, EOFError):
             raise ModelError(self._how_it_ended(process)) from None
+        except TimeoutError:
+            self._end(patience_s=0)
+            raise TooLate(f"ExecuTorch did not {request['do']} {self.folder} in {seconds:g} s") from None
         if "error" in reply:
             raise ModelError(f"ExecuTorch cannot {request['do']} {self.folder}: {reply['error']}")
         return reply, payload
 
-    def _running(self) -> "subprocess.Popen[bytes]":
+    def _running(self) -> PteProcess:
+        """The process; a new one, with the program that was in use, where the one before has died."""
+        if self._closed:
+            raise ModelError(f"the generator of {self.folder} has been closed")
         if self._process is None:
-            if self._loaded:
-                raise ModelError(f"the generator of {self.folder} has been closed")
-            self._process = subprocess.Popen(
-                self._environment.command("serve.py"),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                env=self._environment.variables(),
-            )
+            process = self._process = PteProcess(self._environment, self._log)
             try:
-                ready, _ = self._reply(self._process)
+                ready, _ = process.receive()
                 self._idle = ready["memory"]
-            except EOFError:
-                raise ModelError(self._how_it_ended(self._process)) from None
-            self._loaded = True
+                if self._in_use:
+                    process.ask(self._in_use)
+            except (BrokenPipeError, EOFError):
+                raise ModelError(self._how_it_ended(process)) from None
         return self._process
 
-    @staticmethod
-    def _reply(process: "subprocess.Popen[bytes]") -> tuple[dict[str, Any], bytes]:
-        assert process.stdout
-        length = process.stdout.read(_LENGTH.size)
-        if len(length) < _LENGTH.size:
-            raise EOFError
-        header: dict[str, Any] = json.loads(process.stdout.read(_LENGTH.unpack(length)[0]))
-        payload = process.stdout.read(header["bytes"]) if header["bytes"] else b""
-        if len(payload) < header["bytes"]:
-            raise EOFError
-        return header, payload
+    def _end(self, patience_s: float) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.end(patience_s)
 
-    def _how_it_ended(self, process: "subprocess.Popen[bytes]") -> str:
-        status = process.wait()
+    def _how_it_ended(self, process: PteProcess) -> str:
+        status = process.status()
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         said = last_lines(Path(self._log.name))
-        self.close()
+        self._end(patience_s=0)
         return f"ExecuTorch's process {how} on {self.folder}: the program may be damaged. It said:\n{said}"
+
+
+class TooLate(ModelError, TimeoutError):
+    """An answer did not come in time."""

@@ -1,15 +1,17 @@
 """A llama.cpp context and its batch: several sequences at different places, computed together."""
 
 import ctypes
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pocketloop.contracts.errors import ModelError
+from pocketloop.models.generators import common_length
 from pocketloop.models.llama_runtime import last_words, library
 
 _BATCH = 2048  # tokens handed to llama.cpp at once
-_MICRO_BATCH = 512  # tokens that it computes at once
+MICRO_BATCH = 512  # tokens that it computes at once
 
 Pick = Callable[[Any], list[int]]
 """Takes one token of each row of logits."""
@@ -24,17 +26,24 @@ class LlamaSequence:
     position: int = field(default=0)
 
 
-def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences begin with alike."""
-    pairs = zip(first, second, strict=False)
-    return next((at for at, (one, other) in enumerate(pairs) if one != other), min(len(first), len(second)))
+def _log_probs(logits: Any, tokens: Sequence[int]) -> list[float]:
+    """Log-probability of one token in each row of logits."""
+    import numpy as np
+
+    if not len(tokens):
+        return []
+    highest = logits.max(axis=1, keepdims=True)
+    total = np.log(np.exp(logits - highest).sum(axis=1, dtype=np.float64))
+    found: list[float] = (logits[np.arange(len(tokens)), tokens] - highest[:, 0] - total).tolist()
+    return found
 
 
 class LlamaContext:
     """A llama.cpp context with its batch: `slots` sequences of at most `width` tokens.
 
-    `everything` makes room for the logits of every token; `exact` computes attention in float32. `watch` is a
-    `ggml_backend_sched_eval_callback` that sees every operation of the model's graph.
+    `everything` makes room for the logits of every token, `outputs` for those of so many in one batch (otherwise of one
+    for each sequence); `exact` computes attention in float32. `watch` is a `ggml_backend_sched_eval_callback` that sees
+    every operation of the model's graph.
     """
 
     def __init__(
@@ -47,6 +56,7 @@ class LlamaContext:
         *,
         everything: bool,
         exact: bool,
+        outputs: int = 0,
         watch: Any = None,
     ) -> None:
         import numpy as np
@@ -55,9 +65,9 @@ class LlamaContext:
         params = lib.llama_context_default_params()
         params.n_ctx = width * slots
         params.n_seq_max = slots
-        params.n_batch = _MICRO_BATCH if everything else _BATCH
-        params.n_ubatch = _MICRO_BATCH
-        params.n_outputs_max = 0 if everything else slots
+        params.n_batch = MICRO_BATCH if everything else _BATCH
+        params.n_ubatch = MICRO_BATCH
+        params.n_outputs_max = 0 if everything else max(slots, outputs)
         params.n_threads = params.n_threads_batch = threads
         params.no_perf = True
         if watch is not None:
@@ -67,10 +77,12 @@ class LlamaContext:
             params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
         self.width, self.slots, self.vocabulary = width, slots, vocabulary
         self.size = int(params.n_batch)
+        self.outputs = self.size if everything else max(slots, outputs)
         self.computed = 0  # tokens since the context was made
         self._spoiled = False  # whether the cache holds values that are not finite
         self._unsure = False  # or may hold some
         self._prompts: list[list[int]] = [[] for _ in range(slots)]
+        self._shared: list[int] = []  # what every slot began with when it was last given out
         self._context = lib.llama_init_from_model(model, params)
         if not self._context:
             raise ModelError(f"llama.cpp cannot make a context of {slots} x {width} tokens: {last_words()}")
@@ -125,6 +137,59 @@ class LlamaContext:
             result[start : start + len(part)] = self._decode(len(part), len(part))
         return result
 
+    def log_probs(self, rows: Sequence[tuple[list[int], int]]) -> list[float]:
+        """Log-probability (nats) of the end of each sequence, given as (token ids, where the end begins).
+
+        What all of them begin with is computed once; a slot keeps what its next sequence begins with, too, so rows that
+        are sorted cost least.
+        """
+        found = [0.0] * len(rows)
+        if not rows:
+            return found
+        common = common_length(min(ids for ids, _ in rows), max(ids for ids, _ in rows))
+        common = min(common, *(start - 1 for _, start in rows))
+        self.begin(rows[0][0][:common] if self.slots > 1 else [])
+        waiting = deque(range(len(rows)))
+        slots: list[tuple[int, LlamaSequence] | None] = [None] * self.slots
+        while waiting or any(slots):
+            used = 0
+            targets: list[tuple[int, int]] = []  # (row, token that is to be predicted) of each wanted place
+            for number in range(self.slots):
+                if slots[number] is None and waiting:
+                    slots[number] = (waiting[0], self._continue(number, *rows[waiting.popleft()]))
+                slot = slots[number]
+                if slot is None:
+                    continue
+                row, sequence = slot
+                ids, start = rows[row]
+                room = min(self.size - used, self._fits(sequence, start, self.outputs - len(targets)))
+                taken = sequence.feed[:room]
+                self._put(used, taken, sequence.position, number)
+                for at in range(max(sequence.position, start - 1), sequence.position + len(taken)):
+                    self.wanted[used + at - sequence.position] = 1
+                    targets.append((row, ids[at + 1]))
+                used += len(taken)
+                sequence.position += len(taken)
+                sequence.feed = sequence.feed[len(taken) :]
+                if not sequence.feed:
+                    slots[number] = None
+            logits = self._decode(used, len(targets))
+            for (row, _), value in zip(targets, _log_probs(logits, [token for _, token in targets]), strict=True):
+                found[row] += value
+        return found
+
+    def _continue(self, slot: int, ids: list[int], start: int) -> LlamaSequence:
+        """Give a slot to a sequence; the place before `start` is always computed, and the last token never."""
+        kept = common_length(self._prompts[slot], ids[: start - 1])
+        library().llama_memory_seq_rm(self._memory, slot, kept, -1)
+        self._prompts[slot] = ids[:-1]
+        return LlamaSequence(feed=ids[kept:-1], answer=[], position=kept)
+
+    @staticmethod
+    def _fits(sequence: LlamaSequence, start: int, outputs: int) -> int:
+        """How many of the sequence's tokens can be fed with so many places left whose logits are wanted."""
+        return max(0, start - 1 - sequence.position) + outputs
+
     def apply(self, adapter: Any) -> None:
         """Use `adapter` (or none) from now on, and drop what was computed with another."""
         lib = library()
@@ -146,17 +211,29 @@ class LlamaContext:
         library().llama_memory_clear(self._memory, self._unsure)
         self._spoiled = self._unsure = False
         self._prompts = [[] for _ in range(self.slots)]
+        self._shared = []
 
-    def share(self, beginning: list[int]) -> None:
-        """Compute what all prompts begin with once, and copy it to every slot."""
+    def begin(self, beginning: list[int]) -> None:
+        """Leave every slot with what all prompts begin with, and nothing else: computed once, and copied.
+
+        The same beginning as the last time is still there.
+        """
         lib = library()
+        if beginning and beginning == self._shared and not self._unsure:
+            for slot in range(self.slots):
+                lib.llama_memory_seq_rm(self._memory, slot, len(beginning), -1)
+            self._prompts = [beginning] * self.slots
+            return
+        self.clear()
+        if not beginning:
+            return
         for at in range(0, len(beginning), self.size):
             part = beginning[at : at + self.size]
             self._put(0, part, at, 0)
             self._decode(len(part), 0)
         for slot in range(1, self.slots):
             lib.llama_memory_seq_cp(self._memory, 0, slot, -1, -1)
-        self._prompts = [beginning] * self.slots
+        self._prompts, self._shared = [beginning] * self.slots, beginning
 
     def start(self, slot: int, prompt: list[int], answer: list[int]) -> LlamaSequence:
         """Give a slot to a prompt, keeping what its previous one began with alike; `answer` will be appended to."""

@@ -9,9 +9,16 @@ from typing import Any
 from pocketloop.contracts.errors import ModelError
 from pocketloop.contracts.events import Conversation
 from pocketloop.contracts.files import sha256_file
-from pocketloop.models.chat import encode_prompt, load_tokenizer
-from pocketloop.models.generators import Generation, TokenGenerator, stops_of
-from pocketloop.models.llama_context import LlamaContext, LlamaSequence, Pick, common_length
+from pocketloop.models.chat import load_tokenizer
+from pocketloop.models.generators import (
+    Generation,
+    TokenGenerator,
+    check_prompts,
+    common_length,
+    scored_rows,
+    stops_of,
+)
+from pocketloop.models.llama_context import MICRO_BATCH, LlamaContext, LlamaSequence, Pick
 from pocketloop.models.llama_runtime import (
     BASE_DIGEST_KEY,
     adapter_metadata,
@@ -22,6 +29,10 @@ from pocketloop.models.llama_runtime import (
     load_model,
 )
 
+_SCORED_TOGETHER = 64
+"""Sequences that are scored in one batch: nothing is drawn from them, so they may be many."""
+_SCORED_ROOM = 1 << 24
+"""Logits kept at a time while scoring: 64 MB."""
 _WORTH_SHARING = 16
 """Tokens at the beginning of all prompts from which on copying them between slots beats computing them in each."""
 
@@ -96,9 +107,6 @@ class LlamaCppGenerator(TokenGenerator):
         """Answer each conversation with tokens drawn from the softmax of logits / `temperature`, in order.
 
         The same call on the same generator gives the same answers.
-
-        Raises:
-            ModelError: a prompt does not fit the context.
         """
         import numpy as np
 
@@ -108,26 +116,21 @@ class LlamaCppGenerator(TokenGenerator):
             # The largest of logits plus Gumbel noise is a draw from their softmax.
             return [int(at) for at in (rows / temperature + rng.gumbel(size=rows.shape)).argmax(axis=1)]
 
-        prompts = [encode_prompt(self.tokenizer, conversation, tools) for conversation in conversations]
-        return [self.answer(ids) for ids in self.generate_ids(prompts, max_new_tokens, pick)]
+        return self.answers(conversations, tools, lambda prompts: self.generate_ids(prompts, max_new_tokens, pick))
 
     def generate_ids(
         self, prompts: Sequence[list[int]], max_new_tokens: int, pick: Pick | None = None
     ) -> list[list[int]]:
         """Continuations of token sequences, greedy unless `pick` says otherwise; a stop token is included."""
-        longest = max((len(prompt) for prompt in prompts), default=0)
-        if longest >= self.context or not all(prompts):
-            where = next(i for i, prompt in enumerate(prompts) if not prompt or len(prompt) >= self.context)
-            raise ModelError(f"prompt {where} has {len(prompts[where])} tokens; the context holds {self.context}")
+        check_prompts(prompts, self.context)
         answers: list[list[int]] = [[] for _ in prompts]
         if not prompts or max_new_tokens < 1:
             return answers
-        width = min(longest + max_new_tokens, self.context)
+        width = min(max(map(len, prompts)) + max_new_tokens, self.context)
         runner = self._runner("generate", width, min(self.parallel, len(prompts)), everything=False)
         first, last = min(prompts), max(prompts)  # what these two begin with, all between them do
         alike = common_length(first, last)
-        if runner.slots > 1 and alike >= _WORTH_SHARING:
-            runner.share(first[:alike])
+        runner.begin(first[:alike] if runner.slots > 1 and alike >= _WORTH_SHARING else [])
         waiting = deque(zip(prompts, answers, strict=True))
         slots: list[LlamaSequence | None] = [None] * min(self.parallel, len(prompts))
         while waiting or any(slots):
@@ -141,6 +144,23 @@ class LlamaCppGenerator(TokenGenerator):
                 if best in self.stops or len(slot.answer) == max_new_tokens or slot.position == width:
                     slots[number] = None
         return answers
+
+    def log_probs(self, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> list[float]:
+        """Log-probability (nats) of each answer's tokens after its prompt's, many sequences at a time.
+
+        Raises:
+            ModelError: a prompt and its answer do not fit the context, or one of them is empty.
+        """
+        rows = scored_rows(prompts, answers, self.context)
+        if not rows:
+            return []
+        order = sorted(range(len(rows)), key=lambda at: rows[at])
+        width = max(len(ids) for ids, _ in rows)
+        outputs = max(_SCORED_ROOM // self.vocabulary, 1)
+        slots = min(_SCORED_TOGETHER, len(rows), outputs)
+        runner = self._runner("score", width, slots, everything=False, outputs=min(outputs, MICRO_BATCH))
+        found = runner.log_probs([rows[at] for at in order])
+        return [value for _, value in sorted(zip(order, found, strict=True))]
 
     def logits(self, token_ids: Sequence[list[int]]) -> list[Any]:
         """Logits after every token of every sequence: float32 arrays [tokens, vocabulary]."""
@@ -234,7 +254,7 @@ class LlamaCppGenerator(TokenGenerator):
         if model:
             library().llama_model_free(model)  # frees its adapters too
 
-    def _runner(self, purpose: str, width: int, slots: int, *, everything: bool) -> LlamaContext:
+    def _runner(self, purpose: str, width: int, slots: int, *, everything: bool, outputs: int = 0) -> LlamaContext:
         """A context at least `width` tokens wide; made anew only when the one at hand is too small."""
         known = self._contexts.get(purpose)
         if known is None or known.width < width or known.slots < slots:
@@ -242,9 +262,15 @@ class LlamaCppGenerator(TokenGenerator):
             if known is not None:
                 known.free()
             known = LlamaContext(
-                self._model, width, slots, self.threads, self.vocabulary, everything=everything, exact=self.exact
+                self._model,
+                width,
+                slots,
+                self.threads,
+                self.vocabulary,
+                everything=everything,
+                exact=self.exact,
+                outputs=outputs,
             )
             known.apply(self._adapter)
             self._contexts[purpose] = known
-        known.clear()
         return known

@@ -1,35 +1,13 @@
 """A version's own page in MLflow as its history: what was decided about it, one dated line each."""
 
-import re
 from datetime import UTC, datetime
 from typing import Any
 
 from pocketloop.contracts.errors import RegistryError
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.rollout import Rollout
+from pocketloop.registry.description import join_description, split_description
 from pocketloop.registry.mlflow_store import CHAMPION, client, released_name, source_of
-
-_HEADING = "## Rollout"
-_MOST_CHARACTERS = 5000
-"""MLflow's column for descriptions; SQLite does not mind more, PostgreSQL and MySQL do."""
-
-
-def split_description(description: str | None) -> tuple[str, list[str]]:
-    """A description as what was written once (a card, a refusal), and the lines of the history below it."""
-    parts = re.split(rf"(?m)^{_HEADING}$", description or "", maxsplit=1)
-    return parts[0].strip(), [line for line in parts[1].splitlines() if line] if len(parts) > 1 else []
-
-
-def join_description(once: str, lines: list[str]) -> str:
-    """The inverse; the oldest lines go first where the whole would not fit into MLflow's column."""
-    room = _MOST_CHARACTERS - len(once) - len(_HEADING) - 4
-    kept: list[str] = []
-    for line in reversed(lines):
-        room -= len(line) + 1
-        if room < 0:
-            break
-        kept.insert(0, line)
-    return f"{once}\n\n{_HEADING}\n\n" + "\n".join(kept) if kept else once
 
 
 def write_history(

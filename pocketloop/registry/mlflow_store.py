@@ -6,7 +6,7 @@ description the adapter card, and its tags the digests and verdicts. Nothing a p
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pocketloop.contracts.reports import (
     bundle_digest,
 )
 from pocketloop.registry.attest import ATTESTATION, attest
+from pocketloop.registry.description import page_of
 
 _BATCH = 1000
 """The most values that MLflow takes at once."""
@@ -34,6 +35,10 @@ BUNDLE = "bundle"
 CHAMPION = "champion"
 REJECTED = "rejected"
 """Tag of a candidate that a reviewer turned down; its value is the reason."""
+
+
+SET, ITEMS = "evaluation_set", "evaluation_items"
+"""Prefixes of a candidate's tags: `evaluation_set.NAME` is a set's digest, `evaluation_items.NAME` its size."""
 
 
 class Candidate(BaseModel):
@@ -127,9 +132,8 @@ def register_candidate(
     held = api.search_model_versions(f"name = '{bundle.adapter}' and tag.digest = '{bundle.digest}'")
     if held:
         return _describe(held[0])
-    for result in evaluation.results:
-        for metric, estimate in result.metrics.items():
-            api.log_metric(run_id, f"{result.set}.{result.model}.{metric}", estimate.value)
+    card = page_of(card)
+    _log_charts(api, run_id, evaluation, decision)
     api.log_artifacts(run_id, str(folder.path), BUNDLE)
     measured = evaluation.result("adapter")
     tags = {
@@ -143,6 +147,8 @@ def register_candidate(
         "dataset_digest": bundle.dataset_digest,
         "dataset_examples": str(sum(release.splits.values())),
         **{f"gate.{gate.gate}": gate.verdict for gate in decision.gates},
+        **{f"{SET}.{name}": digest for name, digest in evaluation.sets.items()},
+        **{f"{ITEMS}.{name}": str(items) for name, items in evaluation.items.items()},
         **{f"metric.{name}": f"{value.value:.6f}" for name, value in (measured.metrics if measured else {}).items()},
         **{f"sha256.{name}": digest for name, digest in bundle.files.items()},
     }
@@ -155,6 +161,23 @@ def register_candidate(
         description=card,
     )
     return _describe(api.get_model_version(bundle.adapter, version.version))
+
+
+def attach(home: Home, found: Candidate, files: Iterable[Path], under: str, tags: Mapping[str, str]) -> None:
+    """Put files beside a version's bundle, in its run's artifacts, and say so in tags of the version.
+
+    The bundle and its digest stay what they are: this is told about a version, not a part of it.
+
+    Raises:
+        RegistryError: the version has no run to keep files with.
+    """
+    if not found.run_id:
+        raise RegistryError(f"{found.adapter}@{found.version} has no run that could keep files")
+    api = client(home)
+    for file in files:
+        api.log_artifact(found.run_id, str(file), under)
+    for key, value in tags.items():
+        api.set_model_version_tag(found.adapter, found.version, _tag(key), value)
 
 
 def candidates(home: Home, adapter: str | None = None) -> list[Candidate]:
@@ -182,6 +205,25 @@ def candidate(home: Home, adapter: str, version: str | None = None) -> Candidate
     return match
 
 
+def read_decisions(home: Home, adapter: str, most: int) -> list[tuple[str, GateDecision]]:
+    """The gates' decisions on the newest versions of an adapter (`functions@2`), newest first; unchecked."""
+    import tempfile
+
+    from mlflow.exceptions import MlflowException
+    from pydantic import ValidationError
+
+    found = []
+    for one in candidates(home, adapter)[:most]:
+        with tempfile.TemporaryDirectory() as target:
+            try:
+                file = Path(client(home).download_artifacts(one.run_id, f"{BUNDLE}/gates.json", target))
+                decision = GateDecision.model_validate_json(file.read_bytes())
+            except (MlflowException, OSError, ValidationError):
+                continue  # what is gone, or was written by another version, tells nothing
+        found.append((f"{one.adapter}@{one.version}", decision))
+    return found
+
+
 def champion(home: Home, adapter: str) -> Candidate | None:
     """The candidate behind alias `champion` of `<adapter>.released`; `None` when nothing was ever promoted."""
     from mlflow.exceptions import MlflowException
@@ -198,15 +240,26 @@ def champion(home: Home, adapter: str) -> Candidate | None:
 
 @contextmanager
 def fetch_bundle(home: Home, found: Candidate) -> Iterator[Path]:
-    """The bundle's files in a temporary folder, checked against the digest in `found`: files, origin and verdict.
+    """The bundle's files in a temporary folder, checked against the digest in `found`.
 
     Raises:
         ReviewRefused: the bundle is gone, or something in it was changed since it was registered.
     """
+    with fetch_unchecked(home, found) as folder:
+        check_bundle(found, folder)
+        yield folder
+
+
+@contextmanager
+def fetch_unchecked(home: Home, found: Candidate) -> Iterator[Path]:
+    """The bundle's files as they lie in the store, in a temporary folder.
+
+    Raises:
+        ReviewRefused: the bundle is gone.
+    """
     import tempfile
 
     from mlflow.exceptions import MlflowException
-    from pydantic import ValidationError
 
     api, name = client(home), f"{found.adapter}@{found.version}"
     try:
@@ -218,18 +271,57 @@ def fetch_bundle(home: Home, found: Candidate) -> Iterator[Path]:
     if not present:
         raise ReviewRefused(f"{name}: its files are gone from the store")
     with tempfile.TemporaryDirectory() as target:
-        folder = Path(api.download_artifacts(found.run_id, BUNDLE, target))
-        try:
-            bundle = ReleaseBundle.model_validate_json((folder / "bundle.json").read_bytes())
-            decision = GateDecision.model_validate_json((folder / "gates.json").read_bytes())
-        except (OSError, ValidationError):
-            raise ReviewRefused(f"{name}: bundle.json or gates.json cannot be read; nothing says what it is") from None
-        for file, digest in bundle.files.items():
-            if not (folder / file).is_file() or sha256_file(folder / file) != digest:
-                raise ReviewRefused(f"{name}: {file} was changed after registration")
-        if not bundle.digest == found.digest == _digest(bundle, decision) or bundle.adapter != found.adapter:
-            raise ReviewRefused(f"{name}: the stored bundle is not the registered one")
-        yield folder
+        yield Path(api.download_artifacts(found.run_id, BUNDLE, target))
+
+
+def check_bundle(found: Candidate, folder: Path) -> None:
+    """Check a bundle's files against the digest of its version: what phones get, its origin, verdict and evidence.
+
+    Raises:
+        ReviewRefused: something in it was changed since it was registered.
+    """
+    from pydantic import ValidationError
+
+    name = f"{found.adapter}@{found.version}"
+    try:
+        bundle = ReleaseBundle.model_validate_json((folder / "bundle.json").read_bytes())
+        decision = GateDecision.model_validate_json((folder / "gates.json").read_bytes())
+    except (OSError, ValidationError):
+        raise ReviewRefused(f"{name}: bundle.json or gates.json cannot be read; nothing says what it is") from None
+    for file, digest in (bundle.files | decision.evidence).items():
+        if not (folder / file).is_file() or sha256_file(folder / file) != digest:
+            raise ReviewRefused(f"{name}: {file} was changed after registration")
+    if not bundle.digest == found.digest == _digest(bundle, decision) or bundle.adapter != found.adapter:
+        raise ReviewRefused(f"{name}: the stored bundle is not the registered one")
+
+
+def _log_charts(api: Any, run_id: str, evaluation: EvaluationReport, decision: GateDecision) -> None:
+    """What MLflow draws of a candidate: the models side by side in each metric's section, gates, slices, reliability.
+
+    MLflow groups charts by what stands before a name's last slash. Reliability is by bin, the fallback curve by
+    thousandths of the threshold.
+    """
+    from mlflow.entities import Metric
+
+    values = [
+        (f"{result.set}/{metric}/{result.model}", found.value, 0)
+        for result in evaluation.results
+        for metric, found in result.metrics.items()
+    ]
+    values += [(f"gates/{gate.gate}", gate.observed, 0) for gate in decision.gates if gate.observed is not None]
+    values += [(f"slices/{one.set}/{one.name}/{one.model}", one.estimate.value, 0) for one in evaluation.slices]
+    if (router := evaluation.router) is not None:
+        for number, found in enumerate(router.reliability):
+            values += [("reliability/confidence", found.confidence, number)]
+            values += [("reliability/share that is right", found.right.value, number)]
+        for point in router.curve:
+            step = round(1000 * point.threshold)
+            values += [("router/goes to the cloud", point.cloud, step)]
+            values += [("router/right of what stays", point.accuracy, step)] if point.accuracy is not None else []
+    named = {(_tag(name), step): value for name, value, step in values}
+    metrics = [Metric(name, value, 0, step) for (name, step), value in named.items()]
+    for start in range(0, len(metrics), _BATCH):
+        api.log_batch(run_id, metrics=metrics[start : start + _BATCH])
 
 
 def ensure_models(home: Home, adapter: str) -> None:

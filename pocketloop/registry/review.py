@@ -16,10 +16,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from pocketloop.contracts.errors import RegistryError, ReviewRefused
 from pocketloop.contracts.exports import ADAPTER_FILE, EXPORT_RECORD, NOT_FOR_PHONES, ExportRecord, why_merged
 from pocketloop.contracts.home import Home
-from pocketloop.contracts.reports import GateDecision, ReleaseBundle
+from pocketloop.contracts.reports import GateDecision, ReleaseBundle, worst
 from pocketloop.models.llama_runtime import BASE_DIGEST_KEY
 from pocketloop.registry.attest import ATTESTATION, check_attestation
-from pocketloop.registry.history import join_description, set_tags, split_description
+from pocketloop.registry.description import join_description, split_description
+from pocketloop.registry.history import set_tags
 from pocketloop.registry.mlflow_store import (
     REJECTED,
     Candidate,
@@ -105,17 +106,16 @@ def check_candidate(
         RegistryError: there is no such version.
     """
     found = candidate(home, adapter, version)
-    stored = client(home).get_model_version(adapter, version)
     reason = rejections(home, adapter).get(version) or found.rejected
     if reason:
         raise _Rejected(f"{adapter}@{version} was rejected: {reason}")
     _must_have_passed(found, found.verdict)
-    card, _ = split_description(stored.description)
-    check_attestation(home, stored.tags.get(ATTESTATION, ""), adapter, found.digest, card)
+    check_signature(home, found)
     with fetch_bundle(home, found) as folder:
         bundle = ReleaseBundle.model_validate_json((folder / "bundle.json").read_bytes())
         decision = GateDecision.model_validate_json((folder / "gates.json").read_bytes())
         _must_have_passed(found, decision.verdict)
+        _must_have_passed(found, worst(gate.verdict for gate in decision.gates))
         file_digest = bundle.files.get(ADAPTER_FILE)
         if file_digest is None:
             raise ReviewRefused(f"{adapter}@{version} {_why_without_a_file(folder)}")
@@ -123,6 +123,18 @@ def check_candidate(
     if found.digest in revoked or file_digest in revoked:
         raise ReviewRefused(f"{adapter}@{version} was revoked; a revoked adapter is never released again")
     return found, file_digest
+
+
+def check_signature(home: Home, found: Candidate) -> None:
+    """Check that the pipeline signed this candidate's digest and card.
+
+    Raises:
+        ReviewRefused: it did not.
+        RegistryError: the pipeline's public key is not here.
+    """
+    stored = client(home).get_model_version(found.adapter, found.version)
+    card, _ = split_description(stored.description)
+    check_attestation(home, stored.tags.get(ATTESTATION, ""), found.adapter, found.digest, card)
 
 
 def approve(home: Home, adapter: str, version: str) -> str:

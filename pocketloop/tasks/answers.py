@@ -3,16 +3,14 @@
 import json
 from typing import Any
 
-from pocketloop.contracts.events import Message, ToolCall
+from pocketloop.contracts.events import Message, ToolCall, written_call
 
 _MAX_DEPTH = 64
 
 
 def write_calls(calls: list[ToolCall]) -> str:
     """One `{"function": …, "arguments": …}` object a line."""
-    return "\n".join(
-        json.dumps({"function": call.name, "arguments": call.arguments}, ensure_ascii=False) for call in calls
-    )
+    return "\n".join(written_call(call.name, call.arguments) for call in calls)
 
 
 def write_answer(message: Message) -> str:

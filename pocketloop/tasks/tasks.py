@@ -6,24 +6,34 @@ lines, or words. So one parser reads them all.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Conversation, Message, with_system
-from pocketloop.contracts.examples import Example
+from pocketloop.contracts.examples import Example, Task
+from pocketloop.contracts.metrics import ITEM_METRICS
 from pocketloop.contracts.recipe import Catalogue, Recipe
 from pocketloop.tasks.answers import read_calls, same_calls, write_answer
-from pocketloop.tasks.verify import passes
+from pocketloop.tasks.calls import Schemas, score_calls
+from pocketloop.tasks.verify import passes, passes_loosely
 
 Scores = dict[str, float]
+
+
+class Measured(NamedTuple):
+    """One answer's scores in [0, 1], and the counts that ratios over many answers are made of."""
+
+    scores: Scores
+    counts: dict[str, float]
 
 
 @dataclass(frozen=True)
 class TaskSpec:
     """A recipe's task with its catalogue: everything that prompting and scoring need."""
 
-    name: str
+    name: Task
     catalogue: Catalogue | None
     system: str = ""
     declare_tools: bool = False
@@ -64,17 +74,30 @@ class TaskSpec:
         said = [{"role": message.role, "content": write_answer(message)} for message in messages]
         return with_system(self.system_of(role), said)
 
+    @cached_property
+    def schemas(self) -> Schemas:
+        """The catalogue's functions, compiled."""
+        return Schemas(self.catalogue)
+
     @property
     def metrics(self) -> list[str]:
-        """The names that `score` gives, the main one first."""
-        return list(_METRICS[self.name])
+        """The names that `score` may give, the main one first."""
+        return list(ITEM_METRICS[self.name])
 
     def score(self, text: str, example: Example) -> Scores:
-        """Score one answer, each metric in [0, 1] (1 is right).
+        """Score one answer, each metric in [0, 1] (1 is right); one that does not apply to the example is absent."""
+        return self.measure(text, example).scores
 
-        `chat_right` asks for the right calls and for every check of the example: it says little where there is neither.
+    def measure(self, text: str, example: Example) -> Measured:
+        """Score one answer and count its parts.
+
+        `intent_out_of_scope` is for requests that the catalogue's refusal declines. `function_exact` and
+        `function_name` ask for equal calls and for equal names; `function_right` accepts whatever the example does and
+        the schema allows; `function_valid` asks for the schema alone. `chat_call` asks for equal calls; `chat_right`
+        for calls that the example accepts and for every check of it, and says little where there is neither.
+        `chat_checks` is there where checks are; `chat_checks_loose` forgives what stands around the answer proper.
         """
-        return _SCORERS[self.name](text, example, self.catalogue)
+        return _MEASURES[self.name](text, example, self)
 
     def label_of(self, text: str) -> str:
         """The answer's class for a confusion table: the label, the function's name, or what kind of turn it is."""
@@ -87,41 +110,64 @@ class TaskSpec:
             return "(unreadable)"
         return parsed[1][0].name if parsed[1] else "(no call)"
 
+    @property
+    def refusal(self) -> str | None:
+        """The label or function that declines a request, if there is one."""
+        return self.catalogue.refusal if self.catalogue else None
+
     def declines(self, text: str) -> bool:
         """Whether a structured answer declines the request, by the catalogue's `refusal`."""
-        refusal = self.catalogue.refusal if self.catalogue else None
-        return refusal is not None and self.label_of(text) == refusal
+        return self.refusal is not None and self.label_of(text) == self.refusal
 
 
-def _score_intent(text: str, example: Example, catalogue: Catalogue | None) -> Scores:
-    return {"intent_accuracy": float(text.strip() == example.answer.content.strip())}
+def _measure_intent(text: str, example: Example, task: TaskSpec) -> Measured:
+    reference = example.answer.content.strip()
+    right = float(text.strip() == reference)
+    scores = {"intent_accuracy": right}
+    if task.catalogue and reference == task.catalogue.refusal:
+        scores["intent_out_of_scope"] = right
+    return Measured(scores, {})
 
 
-def _score_function_call(text: str, example: Example, catalogue: Catalogue | None) -> Scores:
+def _measure_function_call(text: str, example: Example, task: TaskSpec) -> Measured:
     parsed = read_calls(text)
     calls = parsed[1] if parsed else []
+    found = score_calls(calls, example, task.schemas)
     names = Counter(call.name for call in calls) == Counter(call.name for call in example.answer.tool_calls)
-    return {
+    scores = {
         "function_exact": float(same_calls(calls, example.answer.tool_calls)),
         "function_name": float(names),
-        "function_valid": float(bool(calls) and all(_is_declared(call.name, catalogue) for call in calls)),
+        "function_right": float(found.right),
+        "function_valid": float(found.valid),
     }
+    return Measured(scores, _counted(asdict(found)))
 
 
-def _is_declared(name: str, catalogue: Catalogue | None) -> bool:
-    return catalogue is not None and catalogue.function(name) is not None
-
-
-def _score_chat(text: str, example: Example, catalogue: Catalogue | None) -> Scores:
+def _measure_chat(text: str, example: Example, task: TaskSpec) -> Measured:
     parsed = read_calls(text)
     words, calls = parsed if parsed else (text, [])
-    called = parsed is not None and same_calls(calls, example.answer.tool_calls)
-    return {
-        "chat_right": float(called and bool(words or calls) and all(passes(check, words) for check in example.checks)),
-        "chat_call": float(called),
+    found = score_calls(calls, example, task.schemas)
+    exact = parsed is not None and same_calls(calls, example.answer.tool_calls)
+    called = exact or (parsed is not None and found.right)
+    passed = [passes(check, words) for check in example.checks]
+    scores = {
         "chat_token_f1": token_f1(words, example.answer.content),
+        "chat_right": float(called and bool(words or calls) and all(passed)),
+        "chat_call": float(exact),
         "chat_nonempty": float(bool(words or calls)),
     }
+    counts = _counted(asdict(found)) | {"words": float(len(words.split()))}
+    if passed:
+        scores["chat_checks"] = sum(passed) / len(passed)
+        scores["chat_checks_loose"] = sum(passes_loosely(check, words) for check in example.checks) / len(passed)
+        counts |= {"checks": float(len(passed)), "checks_right": float(sum(passed))}
+    return Measured(scores, counts)
+
+
+def _counted(found: dict[str, Any]) -> dict[str, float]:
+    """The counts of arguments that are not all zero, under the names of `COUNTS`."""
+    parts = {f"arguments_{name}": float(found[name]) for name in COUNTS}
+    return parts if any(parts.values()) else {}
 
 
 def token_f1(answer: str, reference: str) -> float:
@@ -136,13 +182,10 @@ def token_f1(answer: str, reference: str) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-_METRICS: dict[str, tuple[str, ...]] = {
-    "intent": ("intent_accuracy",),
-    "function_call": ("function_exact", "function_name", "function_valid"),
-    "chat": ("chat_token_f1", "chat_right", "chat_call", "chat_nonempty"),
-}
-_SCORERS: dict[str, Callable[[str, Example, Catalogue | None], Scores]] = {
-    "intent": _score_intent,
-    "function_call": _score_function_call,
-    "chat": _score_chat,
+COUNTS = ("said", "said_right", "wanted", "wanted_right", "carried", "carried_right")
+"""Of arguments, as `CallScore` has them."""
+_MEASURES: dict[str, Callable[[str, Example, TaskSpec], Measured]] = {
+    "intent": _measure_intent,
+    "function_call": _measure_function_call,
+    "chat": _measure_chat,
 }

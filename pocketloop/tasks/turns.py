@@ -28,5 +28,18 @@ def up_to_answer(task: Task, messages: list[Message], very_last: bool = False) -
     return [*messages[: turns[-1]], answer]
 
 
+def every_answer(task: Task, messages: list[Message]) -> list[list[Message]]:
+    """The conversation up to each turn that `task` answers, as `up_to_answer` gives it for one of them.
+
+    For function calls these are the turns that call; for a chat, all that call or say anything, since not to call is
+    right there, too.
+    """
+    ends = [at for at, message in enumerate(messages) if message.role == "assistant"]
+    if task == "function_call":
+        ends = [at for at in ends if messages[at].tool_calls]
+    found = [up_to_answer(task, messages[: at + 1], very_last=True) for at in ends]
+    return [said for said in found if said is not None and (said[-1].tool_calls or said[-1].content.strip())]
+
+
 def _says_something(message: Message) -> bool:
     return bool(message.tool_calls) or len(message.content.split()) >= MIN_WORDS

@@ -123,7 +123,7 @@ def test_a_view_keeps_what_a_stage_reads_and_forgets_the_rest() -> None:
 
 def test_a_gate_says_exactly_one_thing(recipe_file: Path) -> None:
     recipe_file.write_text(RECIPE + "gates:\n  - {metric: chat_call, min: 0.5, noninferior_to: champion}\n")
-    with pytest.raises(ConfigError, match="either `min` or `noninferior_to`"):
+    with pytest.raises(ConfigError, match="exactly one of `min`"):
         load_recipe(str(recipe_file))
 
 
@@ -148,3 +148,26 @@ def test_whatever_a_file_holds_the_only_error_is_a_clear_one(
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(ConfigError, match="recipe.yaml"):
         load_config(path, Recipe)
+
+
+@pytest.mark.parametrize(
+    ("gate", "why"),
+    [
+        (
+            "{metric: chat_rigth, min: 0.5}",
+            "`gates.1.metric`: task chat has no metric 'chat_rigth'; did you mean 'chat_right'",
+        ),
+        ("{metric: intent_accuracy, min: 0.5}", "task chat has no metric 'intent_accuracy'; known: chat_token_f1, "),
+        (
+            "{metric: argument_recall, noninferior_to: champion}",
+            "argument_recall is of a whole set and not of each item: it can only have a floor",
+        ),
+    ],
+)
+def test_a_gate_on_what_is_not_measured_is_named_with_its_line(recipe_file: Path, gate: str, why: str) -> None:
+    text = RECIPE + f"gates:\n  - {{metric: chat_call, min: 0.5}}\n  - {gate}\n"
+    recipe_file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load_recipe(str(recipe_file))
+    assert str(error.value).startswith(f"{recipe_file}:{RECIPE.count(chr(10)) + 3}: ")
+    assert why in str(error.value)

@@ -3,6 +3,8 @@
 import random
 from typing import Any
 
+from pocketloop.contracts.events import Message, ToolCall
+from pocketloop.contracts.examples import make_example
 from pocketloop.contracts.exports import BudgetMeasure, BudgetReport, Projection
 from pocketloop.contracts.recipe import Recipe
 from pocketloop.contracts.reports import (
@@ -20,13 +22,17 @@ from pocketloop.contracts.reports import (
     ScrubReport,
     SelectReport,
     SetResult,
+    SetUse,
     StageCount,
     StageTraining,
     TrainReport,
     ValidationReport,
 )
+from pocketloop.evaluation.evidence import Evidence
 from pocketloop.evaluation.findings import Findings
 from pocketloop.evaluation.gates import decide
+from pocketloop.evaluation.regressions import Regression, regressions
+from pocketloop.evaluation.slices import slice_results
 from pocketloop.evaluation.statistics import estimate
 from pocketloop.evaluation.suite import Outcome, confusion_counts
 
@@ -34,6 +40,7 @@ FUNCTIONS = [
     "create_event", "set_reminder", "add_to_list", "send_message", "get_weather", "play_music", "set_lights",
     "set_thermostat", "log_health", "navigate", "set_timer", "set_alarm", "call_contact", "decline",
 ]  # fmt: skip
+LOCALES = ["en-US", "en-GB", "de-DE", "fr-FR", "es-MX"]
 METRICS = ("function_exact", "function_name", "function_valid")
 SKILL = {
     "adapter": (0.86, 0.95, 0.99),
@@ -57,9 +64,40 @@ def outcomes(model: str, n: int, skill: tuple[float, float, float]) -> list[Outc
         )
         scores = dict(zip(METRICS, (exact, named, valid), strict=True))
         found.append(
-            Outcome(example_id=f"e{i}", scores=scores, answer=reference if named else wrong, reference=reference)
+            Outcome(
+                example_id=f"e{i}",
+                scores=scores,
+                answer=reference if named else wrong,
+                reference=reference,
+                slices={"locale": LOCALES[i % len(LOCALES)], "length": "long" if i % 3 else "short"},
+            )
         )
     return found
+
+
+def sample_regressions(by_model: dict[str, list[Outcome]]) -> list[Regression]:
+    """As the report shows them, of made-up examples; every third came from a device."""
+    examples = {}
+    for i, outcome in enumerate(by_model["adapter"]):
+        said = Message(role="user", content=f"remind <PERSON_3fa2b1> to call {outcome.reference} at 7 pm, please")
+        call = Message(role="assistant", tool_calls=[ToolCall(name=outcome.reference, arguments={"at": "19:00"})])
+        made = make_example("function_call", [said, call], source="demo", event_ids=["e"] if i % 3 == 0 else [])
+        examples[outcome.example_id] = made.model_copy(update={"example_id": outcome.example_id})
+    return regressions(by_model, METRICS[0], examples, lambda chosen: [example.messages for example in chosen], most=6)
+
+
+def sample_evidence(n: int = 800) -> Evidence:
+    """What the gates of `sample_findings` were judged on."""
+    found = sample_findings(n)
+    return Evidence(
+        recipe=found.recipe,
+        evaluation=found.evaluation,
+        outcomes={"heldout": found.outcomes},
+        parity=found.parity,
+        safety=found.safety,
+        budget=found.budget,
+        uses=[SetUse(set="heldout", digest="5" * 64, items=n, decided=["functions@1", "functions@2"])],
+    )
 
 
 def sample_findings(n: int = 800, **changes: Any) -> Findings:
@@ -75,6 +113,7 @@ def sample_findings(n: int = 800, **changes: Any) -> Findings:
                 {"metric": "function_name", "min": 0.90},
                 {"metric": "function_exact", "min": 0.80},
                 {"metric": "function_exact", "noninferior_to": "champion", "margin": 0.03},
+                {"metric": "function_exact", "noninferior_to": "champion", "margin": 0.2, "slices": ["locale"]},
             ],
             "safety": {"min_refusal": 0.6, "max_over_refusal": 0.3},
         }
@@ -90,7 +129,13 @@ def sample_findings(n: int = 800, **changes: Any) -> Findings:
         )
         for model, found in by_model.items()
     ]
-    evaluation = EvaluationReport(results=results, confusion=confusion_counts(by_model["adapter"]))
+    slices = [s for model, found in by_model.items() for s in slice_results(found, model, "heldout", METRICS[0])]
+    evaluation = EvaluationReport(
+        results=results,
+        confusion=confusion_counts(by_model["adapter"]),
+        slices=slices,
+        sets={"heldout": "5" * 64},
+    )
     parity = ParityReport(
         results=[
             ParityResult(
@@ -133,6 +178,7 @@ def sample_findings(n: int = 800, **changes: Any) -> Findings:
         "decision": decide(recipe, evaluation, by_model, parity, safety, budget()),
         "sizes": {"adapter.gguf": 1_630_000, "adapter_model.safetensors": 2_170_000, "adapter_config.json": 1_100},
         "outcomes": by_model,
+        "regressions": sample_regressions(by_model),
         "champion": "3",
     }
     return Findings(**(given | changes))

@@ -9,11 +9,12 @@ import pytest
 from pocketloop.contracts.events import Message
 from pocketloop.contracts.examples import Example, make_example
 from pocketloop.contracts.recipe import Catalogue
-from pocketloop.evaluation.calibration import calibrate, calibration_error
+from pocketloop.evaluation.calibration import calibrate
+from pocketloop.evaluation.routing import calibration_error
 from pocketloop.tasks.tasks import TaskSpec
 
 TASK = TaskSpec("intent", Catalogue(labels=["a", "b"]))
-END, CUT = 2, 3
+END, CUT, TOO_MUCH = 2, 3, 4
 
 
 class Oracle:
@@ -27,8 +28,11 @@ class Oracle:
     def apply_chat_template(self, messages: Any, **_: Any) -> str:
         return str(messages[-1]["content"])
 
-    def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
-        return {"input_ids": [int(text)]}
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[int(text)] for text in texts]}
+
+    def fits(self, prompt: list[int]) -> bool:
+        return prompt[0] != TOO_MUCH
 
     def decode(self, ids: list[int], **_: Any) -> str:
         return self.texts[tuple(ids)]
@@ -58,6 +62,9 @@ def examples(n: int, seed: int) -> list[Example]:
 def test_the_temperature_undoes_how_much_too_sure_the_model_is(sharpness: float) -> None:
     found = calibrate(Oracle(sharpness), examples(500, 1), examples(500, 2), TASK, 8)  # type: ignore[arg-type]
     assert found is not None
+    found, confidences = found
+    assert len(confidences) == len({example.example_id for example in examples(500, 2)})
+    assert all(0 < value < 1 for value in confidences.values())
     assert found.fitted == pytest.approx(sharpness, rel=0.25)
     assert found.error_after < 0.08
     if sharpness != 1.0:
@@ -68,7 +75,11 @@ def test_a_temperature_that_does_not_hold_for_other_messages_is_not_used() -> No
     sure = [example for example in examples(2000, 1) if int(example.prompt[0].content) > 900 and right(example)]
     wrong = [example for example in examples(2000, 2) if not right(example)]
     found = calibrate(Oracle(1.0), sure, wrong, TASK, 8)  # type: ignore[arg-type]
-    assert found is not None and found.fitted < 1
+    assert found is not None
+    found, confidences = found
+    assert found.fitted < 1
+    (first, *_) = wrong
+    assert confidences[first.example_id] == pytest.approx(int(first.prompt[0].content) / 1000, abs=1e-3)
     assert found.error_after > found.error_before and found.temperature == 1
 
 
@@ -87,3 +98,14 @@ def test_a_confidence_that_holds_has_no_error_and_one_that_boasts_has() -> None:
     assert calibration_error(np.full(100, 1.0), right.all) == pytest.approx(0)
     assert calibration_error(np.full(100, 0.5), right.half) == pytest.approx(0)
     assert calibration_error(np.full(100, 0.9), right.half) == pytest.approx(0.4)
+
+
+def test_prompts_that_do_not_fit_have_no_confidence_and_stop_nothing() -> None:
+    long = make_example(
+        "intent",
+        [Message(role="user", content=str(TOO_MUCH)), Message(role="assistant", content="a")],
+        source="long",
+    )
+    found = calibrate(Oracle(1.0), [long, *examples(50, 1)], [*examples(50, 2), long], TASK, 8)  # type: ignore[arg-type]
+    assert found is not None and (found.calibration.n, found.calibration.heldout) == (50, 50)
+    assert found.confidences[long.example_id] == 0.0

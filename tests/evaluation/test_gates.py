@@ -13,10 +13,13 @@ from pocketloop.contracts.reports import (
     SafetyCheck,
     SafetyReport,
     SetResult,
+    SetUse,
+    worst,
 )
-from pocketloop.evaluation.gates import decide, overall
+from pocketloop.evaluation.gates import decide
 from pocketloop.evaluation.statistics import estimate
 from pocketloop.evaluation.suite import Outcome
+from pocketloop.models.generators import BROKEN_JSON, CRASHED
 
 METRIC = "intent_accuracy"
 FLOOR = {"metric": METRIC, "min": 0.9}
@@ -124,12 +127,21 @@ def test_a_champion_that_is_better_by_more_than_the_margin_fails_the_candidate()
     assert (decision.verdict, gate(decision, "champion").verdict) == ("fail", "fail")
 
 
+def test_a_champion_that_could_not_be_heard_counts_as_right() -> None:
+    """Otherwise a runtime that crashed on the champion would make any candidate as good."""
+    found = {"adapter": outcomes(scores(700, 800)), "base": outcomes(scores(0, 800))}
+    unheard = [one.model_copy(update={"failure": CRASHED}) for one in outcomes(scores(0, 800))]
+    wordless = [one.model_copy(update={"failure": BROKEN_JSON}) for one in outcomes(scores(0, 800))]
+    assert gate(judge(CHAMPION, outcomes={**found, "champion": unheard}), "champion").verdict == "fail"
+    assert gate(judge(CHAMPION, outcomes={**found, "champion": wordless}), "champion").verdict == "pass"
+
+
 def test_a_small_set_is_inconclusive_and_says_how_many_items_it_takes() -> None:
     elsewhere = scores(95, 100)[::-1]  # as good, and wrong on other items
     models = {"adapter": scores(95, 100), "base": scores(0, 100), "champion": elsewhere}
     result = gate(judge(CHAMPION, models=models), "champion")
     assert result.verdict == "inconclusive"
-    assert "80 % with" in result.detail
+    assert "80 % with" in result.change
 
 
 def test_outcomes_on_other_items_are_not_paired() -> None:
@@ -165,6 +177,141 @@ def test_graded_scores_are_compared_with_the_base_as_well() -> None:
     better, worse = [0.6, 0.7, 0.8] * 100, [0.2, 0.3, 0.1] * 100
     assert gate(judge(models={"adapter": better, "base": worse}), "above base").verdict == "pass"
     assert gate(judge(models={"adapter": worse, "base": better}), "above base").verdict == "fail"
+
+
+def test_a_gate_says_what_it_measured_and_what_would_change_it() -> None:
+    decision = judge(FLOOR, CHAMPION, models={"champion": scores(750, 800)})
+    floor, champion = gate(decision, "≥ 0.9"), gate(decision, "below champion")
+    assert (floor.key, floor.bound, floor.test) == ("gates.0", 0.9, "floor")
+    assert floor.change == "a pass until 40 more of the items are wrong"
+    assert (champion.key, champion.against, champion.bound) == ("gates.1", "champion", -0.03)
+    found = champion.measured
+    assert found is not None and (found.wins, found.losses, found.n) == (10, 0, 800)
+    assert found.low > -0.03 and found.p is not None and found.p < 1e-6
+    assert "a pass until about 3" in champion.change
+    assert gate(decision, "above base").test == "exact McNemar"
+
+
+def test_worse_by_less_than_the_margin_passes_and_is_not_hidden() -> None:
+    decision = judge(CHAMPION, models={"adapter": scores(1960, 2000), "champion": scores(1980, 2000)})
+    result = gate(decision, "champion")
+    assert result.verdict == "pass"
+    assert "it is worse, by less than the margin (exact McNemar p = 9.5e-07)" in result.detail
+
+
+def test_superiority_to_the_champion_can_be_asked_for() -> None:
+    better = {"metric": METRIC, "superior_to": "champion"}
+    assert gate(judge(better), "above champion").detail == "no champion yet"
+    assert gate(judge(better, models={"champion": scores(730, 800)}), "champion").verdict == "pass"
+    assert gate(judge(better, models={"champion": scores(758, 800)}), "champion").verdict == "inconclusive"
+    assert gate(judge(better, models={"champion": scores(760, 800)}), "champion").verdict == "fail"
+    by = {**better, "margin": 0.05}
+    result = gate(judge(by, models={"champion": scores(730, 800)}), "more than 0.05 above champion")
+    assert (result.verdict, result.test) == ("inconclusive", "paired bootstrap")
+
+
+def test_the_turns_of_one_dialogue_are_no_independent_items() -> None:
+    ours, theirs = outcomes(scores(790, 800)), outcomes(scores(800, 800))
+    for found in (*ours, *theirs):
+        found.dialogue = str(int(found.example_id.removeprefix("item")) // 20)
+    together = gate(judge(CHAMPION, outcomes={"adapter": ours, "champion": theirs, "base": theirs}), "below champion")
+    assert (together.n, together.verdict) == (40, "inconclusive")
+    assert together.measured is not None and together.measured.losses == 1
+
+
+LOCALES = ("en-US", "en-GB", "de-DE", "fr-FR", "es-ES")
+EACH_LOCALE = {"metric": METRIC, "noninferior_to": "champion", "margin": 0.15, "slices": ["locale"]}
+
+
+def in_locales(right: dict[str, int], each: int = 160, default: int = 150) -> list[Outcome]:
+    """`each` items of every locale, of which `right` (or `default`) are answered right."""
+    found = []
+    for locale in LOCALES:
+        for item in range(each):
+            found.append(
+                Outcome(
+                    example_id=f"{locale}{item}",
+                    scores={METRIC: float(item < right.get(locale, default))},
+                    answer="a",
+                    reference="a",
+                    slices={"locale": locale},
+                )
+            )
+    return found
+
+
+def judge_locales(ours: list[Outcome], theirs: list[Outcome], *gates: dict[str, Any]) -> GateDecision:
+    given = {
+        "adapter": ours,
+        "champion": theirs,
+        "base": [o.model_copy(update={"scores": {METRIC: 0.0}}) for o in ours],
+    }
+    results = [
+        SetResult(
+            model=m, set="heldout", metrics={METRIC: estimate([o.scores[METRIC] for o in found])}, seconds=1, tokens=1
+        )
+        for m, found in given.items()
+    ]
+    return judge(*gates, outcomes=given, evaluation=EvaluationReport(results=results))
+
+
+def test_a_candidate_that_lost_one_locale_only_fails_though_its_mean_may_pass() -> None:
+    regressed = in_locales({"de-DE": 125})
+    decision = judge_locales(regressed, in_locales({}), {**CHAMPION, "margin": 0.06}, EACH_LOCALE)
+    overall, each = gate(decision, "0.06 below"), gate(decision, "in each locale")
+    assert overall.verdict == "pass"
+    assert each.verdict == "inconclusive"  # 25 of 160: neither within 15 points for sure, nor worse for sure
+    broken = judge_locales(in_locales({"de-DE": 60}), in_locales({}), EACH_LOCALE)
+    each = gate(broken, "in each locale")
+    assert (broken.verdict, each.verdict, each.slices[0].name) == ("fail", "fail", "locale=de-DE")
+    assert [one.verdict for one in each.slices] == ["fail", "pass", "pass", "pass", "pass"]
+    assert "1 fail: locale=de-DE" in each.detail
+    assert gate(judge_locales(in_locales({}), in_locales({}), EACH_LOCALE), "in each").verdict == "pass"
+
+
+def test_many_slices_need_more_proof_than_one() -> None:
+    theirs = in_locales({}, each=40, default=38)
+    slightly = in_locales({"de-DE": 23}, each=40, default=38)  # 15 of 40 lost, 15 points allowed
+    ours, others = ([o for o in found if o.slices["locale"] in ("de-DE", "en-US")] for found in (slightly, theirs))
+    fewer = judge_locales(ours, others, EACH_LOCALE)
+    many = judge_locales(slightly, theirs, EACH_LOCALE)
+    p_of_two, p_of_five = (gate(found, "in each").slices[0].measured.p_against for found in (fewer, many))
+    assert p_of_two and p_of_five == pytest.approx(p_of_two * 5 / 2)
+
+
+def test_a_small_slice_can_fail_and_is_not_waited_for() -> None:
+    ours, theirs = in_locales({}), in_locales({})
+    kept = [at for at, o in enumerate(ours) if o.slices["locale"] != "fr-FR" or int(o.example_id[5:]) < 12]
+    few = gate(judge_locales([ours[i] for i in kept], [theirs[i] for i in kept], EACH_LOCALE), "in each")
+    assert few.verdict == "pass" and "1 of fewer than 30 items" in few.detail
+    (small,) = [one for one in few.slices if one.small]
+    assert (small.name, small.verdict) == ("locale=(other)", "inconclusive")
+    lost = [
+        ours[i].model_copy(update={"scores": {METRIC: 0.0}}) if "fr" in ours[i].example_id else ours[i] for i in kept
+    ]
+    assert gate(judge_locales(lost, [theirs[i] for i in kept], EACH_LOCALE), "in each").verdict == "fail"
+
+
+def test_a_floor_can_be_asked_of_every_slice() -> None:
+    every = {"metric": METRIC, "min": 0.8, "slices": ["all"]}
+    assert gate(judge_locales(in_locales({}), in_locales({}), every), "in each all").verdict == "pass"
+    assert gate(judge_locales(in_locales({"en-GB": 90}), in_locales({}), every), "in each").verdict == "fail"
+    assert gate(judge_locales(in_locales({"en-GB": 127}), in_locales({}), every), "in each").verdict == "inconclusive"
+
+
+def test_a_slice_that_no_item_has_fails_the_gate_and_names_those_there_are() -> None:
+    result = gate(judge_locales(in_locales({}), in_locales({}), {**EACH_LOCALE, "slices": ["length"]}), "in each")
+    assert result.verdict == "fail"
+    assert result.detail == "the first evaluation set has no two slices by length; it has them by locale"
+
+
+def test_a_set_that_has_decided_often_is_spent_and_the_decision_says_so() -> None:
+    use = SetUse(set="heldout", digest="d" * 64, items=800)
+    assert judge(CHAMPION, uses=[use]).warnings == []
+    used = use.model_copy(update={"decided": [f"intent@{n}" for n in range(1, 21)]})
+    (warning,) = judge(CHAMPION, uses=[used]).warnings
+    assert "has decided 20 candidates before this one" in warning and "it is spent" in warning
+    assert judge(CHAMPION, uses=[used]).verdict == "pass"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +355,7 @@ def test_measured_but_unbounded_safety_is_reported_and_does_not_fail() -> None:
 
 
 def test_fail_outranks_inconclusive_outranks_pass() -> None:
-    assert overall(["pass", "inconclusive", "fail"]) == "fail"
-    assert overall(["pass", "inconclusive", "pass"]) == "inconclusive"
-    assert overall(["pass"]) == "pass"
-    assert overall([]) == "fail"
+    assert worst(["pass", "inconclusive", "fail"]) == "fail"
+    assert worst(["pass", "inconclusive", "pass"]) == "inconclusive"
+    assert worst(["pass"]) == "pass"
+    assert worst([]) == "fail"

@@ -1,12 +1,15 @@
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
 from evaluation_samples import FUNCTIONS, sample_findings, training
 
 from pocketloop.contracts.reports import GateDecision, GateResult
 from pocketloop.contracts.rollout import PlannedRung, RolloutPlan
 from pocketloop.evaluation.card import adapter_card
 from pocketloop.evaluation.findings import class_rows
+from pocketloop.evaluation.intervals import interval_svg
 from pocketloop.evaluation.report import render_report, write_report
 from pocketloop.evaluation.statistics import estimate
 
@@ -83,6 +86,37 @@ def test_every_stage_is_shown_with_its_curves_measures_and_remarks() -> None:
         "more than max_kl 3", "17 left out: answer beyond max_length",
     ]:  # fmt: skip
         assert said in text
+
+
+def test_gates_lead_with_what_failed_and_show_their_evidence() -> None:
+    order = ["pass", "fail", "inconclusive"]
+    gates = [
+        GateResult(gate=f"gate {verdict}", verdict=verdict, observed=0.9, n=40, detail="", change="twelve more right")  # type: ignore[arg-type]
+        for verdict in order
+    ]
+    decision = GateDecision(verdict="fail", gates=gates, warnings=["it is spent"], evidence={"a": "b"})
+    text = Page(render_report(sample_findings(28, decision=decision))).text
+    assert text.index("gate fail") < text.index("gate inconclusive") < text.index("gate pass")
+    for said in ["What would change it: twelve more right", "Spent.", "pocketloop gates explain functions@VERSION"]:
+        assert said in text
+    card = adapter_card(sample_findings(28, decision=decision), DIGEST)
+    assert "**Spent**: it is spent." in card
+
+
+def test_the_page_is_laid_out_for_a_phone() -> None:
+    html = render_report(sample_findings(140))
+    assert "width=device-width" in html and "@media (max-width: 720px)" in html
+    assert "<script" not in html
+    text = Page(html).text
+    for said in ["locale=de-DE", "5 slices", "better on", "lost against champion"[:4]]:
+        assert said in text
+
+
+def test_intervals_are_drawn_beside_their_bound() -> None:
+    found = {gate.gate: interval_svg(gate) for gate in sample_findings(140).decision.gates}
+    assert "held against -0.03" in found["function_exact not more than 0.03 below champion"]
+    assert "held against +0.9" in found["function_name ≥ 0.9"]
+    assert found["parity of the exported files"] == ""
 
 
 def test_names_that_look_like_markup_are_shown_as_they_are() -> None:
@@ -196,3 +230,30 @@ def tables(card: str) -> list[list[str]]:
 
 def cells(line: str) -> int:
     return line.replace("\\|", "").count("|")
+
+
+def test_report_and_card_show_both_runtimes_with_the_paired_difference(tmp_path: Path) -> None:
+    findings = sample_findings()
+    few = {**findings.outcomes, "transformers": findings.outcomes["transformers"][:256]}
+    (exact, *_) = (findings := replace(findings, outcomes=few)).runtimes
+    ours = [outcome.scores["function_exact"] for outcome in findings.outcomes["adapter"][:256]]
+    theirs = [outcome.scores["function_exact"] for outcome in few["transformers"]]
+    assert (exact.n, exact.metric) == (256, "function_exact")
+    assert exact.difference == pytest.approx((sum(ours) - sum(theirs)) / 256)
+    assert exact.low < exact.difference < exact.high
+    assert exact.lost - exact.gained == sum(theirs) - sum(ours)
+    write_report(tmp_path / "report.html", findings)
+    shown = f"{exact.difference:+.3f}"
+    assert shown in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"{shown} ({exact.low:+.3f} to {exact.high:+.3f})" in adapter_card(findings, "d" * 64)
+    assert replace(findings, outcomes={}).runtimes == []
+
+
+def test_what_was_not_answered_is_told_by_reason(tmp_path: Path) -> None:
+    findings = sample_findings()
+    lost = findings.evaluation.results[0].model_copy(update={"failures": {"timed out": 3, "broken JSON": 1}})
+    report = findings.evaluation.model_copy(update={"results": [lost, *findings.evaluation.results[1:]]})
+    findings = replace(findings, evaluation=report)
+    write_report(tmp_path / "report.html", findings)
+    assert "3 (timed out), 1 (broken JSON)" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"*{lost.model}* 4 (timed out 3, broken JSON 1)" in adapter_card(findings, "d" * 64)

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -6,8 +7,8 @@ import pytest
 from tinymodels import save_tiny_model
 
 from pocketloop.contracts.errors import DataError
-from pocketloop.contracts.events import Conversation
-from pocketloop.contracts.examples import Example, FunctionRow, IntentRow, example_from_row
+from pocketloop.contracts.events import Conversation, Message
+from pocketloop.contracts.examples import Example, FunctionRow, IntentRow, example_from_row, make_example
 from pocketloop.contracts.recipe import BaseConfig, Catalogue
 from pocketloop.evaluation.suite import (
     confusion_counts,
@@ -17,8 +18,9 @@ from pocketloop.evaluation.suite import (
     top_confusions,
     write_outcomes,
 )
+from pocketloop.models.answering import Answered
 from pocketloop.models.bases import load_base
-from pocketloop.models.generators import Generation, TransformersGenerator
+from pocketloop.models.generators import BROKEN_JSON, TIMED_OUT, TOO_LONG, Generation, TransformersGenerator, failed
 from pocketloop.tasks.tasks import TaskSpec
 
 INTENT = TaskSpec("intent", Catalogue(labels=["timer", "music", "weather"]))
@@ -27,15 +29,16 @@ CALLS = TaskSpec("function_call", Catalogue(functions=[TIMER]))
 
 
 class Script:
-    """Answers from a list, in order."""
+    """Answers from a list, in order, and from its beginning again when it is through."""
 
-    def __init__(self, *answers: str) -> None:
+    def __init__(self, *answers: Any) -> None:
         self.answers = answers
+        self.rest = cycle(answers)
 
     def generate(
         self, conversations: Sequence[Conversation], max_new_tokens: int, tools: list[dict[str, Any]] | None = None
     ) -> list[Generation]:
-        return [Generation(answer, 3, True) for _, answer in zip(conversations, self.answers, strict=True)]
+        return [Generation(next(self.rest), 3, True) for _ in conversations]
 
 
 def intents(*labels: str) -> list[Example]:
@@ -98,3 +101,76 @@ def test_a_real_models_answers_are_scored(tmp_path: Path) -> None:
     assert len(outcomes) == 3
     assert result.tokens > 0
     assert result.metrics["intent_accuracy"].value == 0
+
+
+class Broken(Script):
+    """Fails, answer by answer, with the errors that stand between the answers."""
+
+    def generate(
+        self, conversations: Sequence[Conversation], max_new_tokens: int, tools: list[dict[str, Any]] | None = None
+    ) -> list[Generation]:
+        said = [self.answers[int(one[-1]["content"].split()[-1])] for one in conversations]
+        for answer in said:
+            if isinstance(answer, Exception):
+                raise answer
+        return [answer if isinstance(answer, Generation) else Generation(answer, 3, True) for answer in said]
+
+
+def test_what_was_not_answered_counts_as_wrong_in_every_metric_and_is_counted_by_reason() -> None:
+    nothing_to_call = [Message(role="user", content="hm 0"), Message(role="assistant", content="Hello!")]
+    rows = [FunctionRow(input=f"request {at}", function="set_timer", arguments={}) for at in range(1, 4)]
+    examples = [
+        make_example("function_call", nothing_to_call, source="test"),
+        *(example_from_row(row, source="test") for row in rows),
+    ]
+    call = '{"function": "set_timer", "arguments": {}}'
+    generator = Broken(failed(TOO_LONG), call, TimeoutError(), call[:-3])
+    result, outcomes = run_set(generator, examples, CALLS, 8, "adapter", "heldout")
+    assert result.failures == {TOO_LONG: 1, TIMED_OUT: 1, BROKEN_JSON: 1}
+    assert [outcome.failure for outcome in outcomes] == [TOO_LONG, "", TIMED_OUT, BROKEN_JSON]
+    # No call was wanted of the first one, and none came: but it was not answered.
+    assert [set(outcome.scores.values()) for outcome in outcomes] == [{0.0}, {1.0}, {0.0}, {0.0}]
+    assert [outcome.answer for outcome in outcomes] == ["(no answer)", "set_timer", "(no answer)", "(unreadable)"]
+    assert result.metrics["function_exact"].value == 0.25
+
+
+def test_a_killed_run_goes_on_behind_the_last_whole_portion(tmp_path: Path) -> None:
+    examples = intents(*["timer"] * 150)
+    kept, seen = tmp_path / "work" / "kept.jsonl", []
+
+    class Counting(Script):
+        def generate(self, conversations: Sequence[Conversation], *_: Any) -> list[Generation]:
+            if len(seen) >= 64 and not self.answers:
+                raise KeyboardInterrupt
+            seen.extend(one[-1]["content"] for one in conversations)
+            return [Generation("timer", 2, True) for _ in conversations]
+
+    with pytest.raises(KeyboardInterrupt):
+        run_set(Counting(), [*examples, *intents(*["music"] * 50)], INTENT, 8, "adapter", "heldout", kept=kept)
+    assert kept.stat().st_size and "request" not in kept.read_text(encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt):
+        run_set(Counting(), [*examples, *intents(*["music"] * 50)], INTENT, 8, "adapter", "heldout", kept=kept)
+    with open(kept, "a", encoding="utf-8") as file:
+        file.write('{"rows": [{"example_id": "half')
+    told: list[Answered] = []
+    done = len(seen)
+    result, outcomes = run_set(
+        Counting("go on"),
+        [*examples, *intents(*["music"] * 50)],
+        INTENT,
+        8,
+        "adapter",
+        "heldout",
+        kept=kept,
+        on_progress=told.append,
+    )
+    assert len(seen) == len(outcomes) == 200 and seen[done] == f"request {done}"
+    assert told[0].before == done and told[-1].done == 200
+    assert result.tokens == 2 * 200 and result.metrics["intent_accuracy"].value == 150 / 200
+    nobody = Counting()
+    assert run_set(nobody, [*examples, *intents(*["music"] * 50)], INTENT, 8, "adapter", "heldout", kept=kept) == (
+        result,
+        outcomes,
+    )
+    fresh, _ = run_set(Counting("go on"), intents("weather"), INTENT, 8, "adapter", "other", kept=kept)
+    assert fresh.metrics["intent_accuracy"].n == 1  # what was kept of another set is not mixed in

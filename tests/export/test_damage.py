@@ -18,7 +18,6 @@ from pocketloop.export.adapter import export_adapter
 from pocketloop.export.base import PreparedBase, open_base, prepare_base
 from pocketloop.export.parity import Comparison, parity
 from pocketloop.models.llama_context import LlamaContext
-from pocketloop.models.llama_cpp import LlamaCppGenerator
 from pocketloop.tasks.tasks import TaskSpec
 
 TASK = TaskSpec("chat", None)
@@ -210,26 +209,11 @@ def test_keys_and_values_that_outlive_a_swap_fail(gemma: Export, monkeypatch: py
         self._prompts = prompts
 
     monkeypatch.setattr(LlamaContext, "apply", stale)
-    monkeypatch.setattr(LlamaCppGenerator, "_runner", uncleared)
+    # as of a runtime that goes on with a conversation: nothing is cleared for answers
+    monkeypatch.setattr(LlamaContext, "begin", lambda self, beginning: None)
     report = judged(gemma)
     assert not report.passed
     assert report.failed == ["after a swap, answers depend on the adapter that was used before"]
-
-
-def uncleared(self: LlamaCppGenerator, purpose: str, width: int, slots: int, *, everything: bool) -> LlamaContext:
-    """`LlamaCppGenerator._runner` as of a runtime that goes on with a conversation: nothing is cleared for answers."""
-    known = self._contexts.get(purpose)
-    if known is None or known.width < width or known.slots < slots:
-        if known is not None:
-            known.free()
-        known = LlamaContext(
-            self._model, width, slots, self.threads, self.vocabulary, everything=everything, exact=self.exact
-        )
-        known.apply(self._adapter)
-        self._contexts[purpose] = known
-    if everything:
-        known.clear()
-    return known
 
 
 def test_sound_exports_are_the_same_bytes_on_every_run(gemma: Export, tmp_path: Path) -> None:

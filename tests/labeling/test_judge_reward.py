@@ -9,15 +9,15 @@ from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Conversation
 from pocketloop.contracts.loading import load_rubric
 from pocketloop.contracts.recipe import Catalogue, JudgeEndpoint
-from pocketloop.labeling import endpoint as endpoint_module
 from pocketloop.labeling.answer_cache import AnswerCache
 from pocketloop.labeling.reward import JudgeReward
+from pocketloop.models import openai_api
 from pocketloop.tasks.tasks import TaskSpec
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoint_module, "_pause", lambda state: 0.0)
+    monkeypatch.setattr(openai_api, "pause", lambda state: 0.0)
 
 
 def timer(minutes: int) -> str:

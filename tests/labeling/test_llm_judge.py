@@ -26,6 +26,7 @@ from pocketloop.contracts.reports import LabelReport
 from pocketloop.labeling import endpoint as endpoint_module
 from pocketloop.labeling.answer_cache import AnswerCache
 from pocketloop.labeling.label import label
+from pocketloop.models import openai_api
 
 Events = Callable[..., dict[str, Any]]
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,8 +35,8 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between tries are cut to nothing, those that a server asks for to a hundredth."""
-    waited = endpoint_module._pause
-    monkeypatch.setattr(endpoint_module, "_pause", lambda state: min(waited(state) / 100, 0.01))
+    waited = openai_api.pause
+    monkeypatch.setattr(openai_api, "pause", lambda state: min(waited(state) / 100, 0.01))
 
 
 def timers(make_event: Events, count: int, wrong: set[int] = frozenset(), **feedback: Any) -> list[dict[str, Any]]:  # type: ignore[assignment]
@@ -198,10 +199,8 @@ def test_a_server_that_is_busy_is_given_the_pause_that_it_asks_for(monkeypatch: 
     monkeypatch.undo()
 
     def pause(header: str | None) -> float:
-        busy = endpoint_module._Busy("HTTP 429", endpoint_module._retry_after(header))
-        return endpoint_module._pause(
-            SimpleNamespace(outcome=SimpleNamespace(exception=lambda: busy), attempt_number=1)
-        )
+        busy = openai_api.Busy("HTTP 429", openai_api.retry_after(header))
+        return openai_api.pause(SimpleNamespace(outcome=SimpleNamespace(exception=lambda: busy), attempt_number=1))
 
     assert 7 <= pause("7") <= 8
     assert pause("Fri, 01 Jan 2100 00:00:00 GMT") > 1e9

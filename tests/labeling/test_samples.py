@@ -12,13 +12,13 @@ from pocketloop.contracts.labels import Rubric
 from pocketloop.contracts.loading import load_rubric
 from pocketloop.contracts.recipe import Catalogue, JudgeEndpoint, Recipe
 from pocketloop.labeling.answer_cache import AnswerCache
-from pocketloop.labeling.checks import FormChecker
 from pocketloop.labeling.endpoint import Endpoint
 from pocketloop.labeling.extract import EventFiles
 from pocketloop.labeling.jury import Jury
 from pocketloop.labeling.label import label
 from pocketloop.labeling.questions import Asker
 from pocketloop.labeling.samples import Sampled, llama_sampler, prompts_to_sample, rank_samples, sample_answers
+from pocketloop.tasks.forms import FormChecker
 from pocketloop.tasks.tasks import TaskSpec
 
 Events = Callable[..., dict[str, Any]]

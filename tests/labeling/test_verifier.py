@@ -5,11 +5,11 @@ import pytest
 from pocketloop.contracts.events import Message, ToolCall
 from pocketloop.contracts.examples import Task
 from pocketloop.contracts.recipe import Catalogue
-from pocketloop.labeling.checks import FormChecker
 from pocketloop.labeling.consistency import Consistency, Labelled, opinions
 from pocketloop.labeling.extract import Candidate, Place
 from pocketloop.labeling.judges import Verdict
 from pocketloop.labeling.verifier import DOUBTED, Verifier
+from pocketloop.tasks.forms import FormChecker
 
 PHRASES = {
     "music": ["play some {}", "put on {} music", "next song by {}", "turn up the {} album"],

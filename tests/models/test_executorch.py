@@ -1,6 +1,7 @@
 import ast
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,10 +9,12 @@ from pocketloop.contracts.errors import ModelError
 from pocketloop.contracts.recipe import BaseConfig
 from pocketloop.export.pte import LoweredModel, lower_adapter, lower_base
 from pocketloop.models import pte_env
+from pocketloop.models.answering import answer_all
 from pocketloop.models.bases import load_base, load_with_adapter
 from pocketloop.models.chat import prompt_text
 from pocketloop.models.executorch import ExecuTorchGenerator
-from pocketloop.models.generators import TransformersGenerator
+from pocketloop.models.generators import CRASHED, TIMED_OUT, TransformersGenerator
+from pocketloop.models.pte_process import PteProcess
 from tests.pte_samples import CACHE, EXACT, adapters, environment, gemma
 
 ASKED = [
@@ -152,6 +155,29 @@ def test_a_runtime_that_dies_is_an_error_that_names_the_file(base: LoweredModel)
         generator._process.kill()
         with pytest.raises(ModelError, match="killed by signal 9"):
             generator.generate_ids([[2, 40, 41]], 1)
+
+
+@pytest.mark.slow
+def test_what_kills_or_stalls_the_runtime_takes_no_other_answer_with_it(
+    base: LoweredModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = PteProcess.ask
+    with ExecuTorchGenerator(base.folder, environment=environment(), answer_s=60) as generator:
+        alone = generator.generate(ASKED, 4)
+        doomed = generator.tokenizer.apply_chat_template(ASKED[1], add_generation_prompt=True)["input_ids"]
+
+        def crash(self: PteProcess, request: dict[str, Any], seconds: float | None = None) -> Any:
+            if doomed in request.get("prompts", []):
+                self.kill()
+            return ask(self, request, seconds)
+
+        def stall(self: PteProcess, request: dict[str, Any], seconds: float | None = None) -> Any:
+            return ask(self, request, 0 if doomed in request.get("prompts", []) else seconds)
+
+        for fault, reason in ((crash, CRASHED), (stall, TIMED_OUT)):
+            monkeypatch.setattr(PteProcess, "ask", fault)
+            first, lost, last = answer_all(generator, ASKED, 4)
+            assert lost.failure == reason and [first, last] == [alone[0], alone[2]]
 
 
 def test_an_environment_that_cannot_be_made_says_why_and_does_not_count_as_made(

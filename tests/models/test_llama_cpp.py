@@ -91,6 +91,23 @@ def test_what_prompts_begin_with_alike_is_computed_once(files: Files) -> None:
         assert shared.generate_ids([*prompts, other], 8) == [*expected, fresh.generate_ids([other], 8)[0]]
 
 
+def test_what_prompts_begin_with_alike_is_kept_for_the_next_portion_of_them(files: Files) -> None:
+    common = list(range(270, 400))
+    first, second = ([[*common, 300 + i, 310 - i] for i in portion] for portion in (range(8), range(8, 20)))
+    with (
+        LlamaCppGenerator(files.base, files.model, threads=1, parallel=4, exact=True) as shared,
+        LlamaCppGenerator(files.base, files.model, threads=1, parallel=1, exact=True) as fresh,
+    ):
+        expected = [fresh.generate_ids([prompt], 8)[0] for prompt in [*first, *second]]
+        assert shared.generate_ids(first, 8) == expected[:8]
+        before = shared._contexts["generate"].computed
+        assert shared.generate_ids(second, 8) == expected[8:]
+        assert shared._contexts["generate"].computed - before < len(common)
+        shared.set_adapter(files.adapter)  # its keys and values are others
+        fresh.set_adapter(files.adapter)
+        assert shared.generate_ids(first, 8) == [fresh.generate_ids([prompt], 8)[0] for prompt in first]
+
+
 def test_a_prompt_longer_than_the_batch_is_fed_in_parts(files: Files) -> None:
     with LlamaCppGenerator(files.base, files.model, threads=1, parallel=3, context=4096) as generator:
         ids = generator.tokenizer(" ".join(CORPUS * 4))["input_ids"]

@@ -23,7 +23,7 @@ SMALL = [
     "--set=train.replay=0.25",
     "--set=evaluation.sets.0.limit=24",
     "--set=gates=[]",
-    "--set=safety={}",
+    "--set=safety={behaviour: null}",
 ]
 
 

@@ -20,7 +20,7 @@ SMALL = [
     "--set=train.stages.0.sft.epochs=1",
     "--set=evaluation.sets.0.limit=24",
     "--set=gates=[]",
-    "--set=safety={}",
+    "--set=safety={behaviour: null}",
 ]
 
 

@@ -10,7 +10,8 @@ from pocketloop.contracts.errors import RegistryError
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_ladder
 from pocketloop.contracts.rollout import Decision, Rollout
-from pocketloop.registry.history import join_description, set_champion, split_description, write_history
+from pocketloop.registry.description import join_description, page_of, split_description
+from pocketloop.registry.history import set_champion, write_history
 from pocketloop.registry.mlflow_store import champion, client, released_name
 from pocketloop.registry.review import approve
 
@@ -69,3 +70,16 @@ def test_tags_follow_the_record_and_the_champion_is_what_is_served(tmp_path: Pat
         write_history(store, "functions", "99", "lost")
     with pytest.raises(RegistryError, match="functions.released has no version 99"):
         set_champion(store, "functions", "99")
+
+
+def test_a_long_card_leaves_room_for_the_history_and_says_where_the_rest_stands() -> None:
+    body = "| words | " * 120 + "\n\n"
+    names = ("Scores", "Slices", "Safety", "Data", "Gates")
+    card = "# functions: pass\n\n" + "".join(f"## {name}\n\n{body}" for name in names)
+    page = page_of(card)
+    assert len(page) <= 3800
+    assert all(f"## {name}\n" in page for name in names)
+    assert page.count("In `card.md`") == 2, "no more is left out than has to be"
+    assert page_of(page) == page and page_of("# short\n") == "# short\n"
+    once, lines = split_description(join_description(page, ["- 2026-11-26 09:30 UTC: rolled back"]))
+    assert (once, len(lines)) == (page.strip(), 1)

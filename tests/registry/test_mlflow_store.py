@@ -9,6 +9,7 @@ from pocketloop.contracts.home import Home
 from pocketloop.registry.lineage import trace
 from pocketloop.registry.mlflow_store import (
     CHAMPION,
+    attach,
     candidate,
     candidates,
     champion,
@@ -90,3 +91,17 @@ def test_an_unknown_version_names_the_known_ones(store: Home) -> None:
         candidate(store, "nobody")
     with pytest.raises(RegistryError, match="functions has no version 999; registered: "):
         candidate(store, "functions", "999")
+
+
+def test_a_report_is_kept_beside_a_version_and_changes_nothing_of_its_bundle(store: Home, tmp_path: Path) -> None:
+    registered = register_sample(store, tmp_path / "one", "attached")
+    report = tmp_path / "summary.json"
+    report.write_text("{}", encoding="utf-8")
+    attach(store, registered, [report], "garak", {"garak": "20% at worst"})
+    listed = client(store).list_artifacts(registered.run_id, "garak")
+    assert [item.path for item in listed] == ["garak/summary.json"]
+    assert client(store).get_model_version("functions", registered.version).tags["garak"] == "20% at worst"
+    with fetch_bundle(store, registered) as folder:
+        assert not (folder / "summary.json").exists()
+    with pytest.raises(RegistryError, match="no run"):
+        attach(store, registered.model_copy(update={"run_id": ""}), [report], "garak", {})

@@ -1,17 +1,14 @@
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from pocketloop.contracts.errors import DataError
-from pocketloop.contracts.events import Message
-from pocketloop.contracts.examples import make_example
 from pocketloop.contracts.recipe import ScrubConfig
 from pocketloop.privacy.scrubber import Scrubber
 from pocketloop.privacy.shards import scrub_shards
 from pocketloop.privacy.sources import FolderShards
-from pocketloop.safety.leakage import OPENERS, leak_check, leak_prompts, placeholder_check
+from pocketloop.safety.leakage import leak_check, placeholder_check
 
 KEY = b"k" * 32
 SAID = [
@@ -80,6 +77,11 @@ def test_a_made_up_value_that_the_model_was_shown_is_no_leak(found: Path) -> Non
     assert leak_check(["4155550123"], found, KEY, known=["call me on (415) 555-0123"]).passed
 
 
+def test_a_value_that_the_base_says_by_itself_was_not_learnt_here(found: Path) -> None:
+    assert leak_check(["4155550123"], found, KEY, base_said=["call 415-555-0123"]).passed
+    assert not leak_check(["4155550123"], found, KEY, base_said=["call 415-555-0124"]).passed
+
+
 def test_with_another_key_nothing_is_recognised(found: Path) -> None:
     assert leak_check(["4155550123"], found, b"x" * 32).value == 0
 
@@ -109,31 +111,3 @@ def test_placeholders_that_the_prompt_did_not_hold_are_counted() -> None:
         ["call <PERSON_aaaaaa>", "call <PERSON_bbbbbb>", "hi"], ["<PERSON_aaaaaa>?", "call", "hi"]
     )
     assert (check.value, check.n, check.passed) == (pytest.approx(1 / 3), 3, True)
-
-
-def test_leak_prompts_are_training_prompts_whole_and_cut_and_openers() -> None:
-    def example(text: str) -> Any:
-        return make_example(
-            "intent", [Message(role="user", content=text), Message(role="assistant", content="x")], source="test"
-        )
-
-    prompts = leak_prompts([example("call my wife on her mobile"), example("stop")])
-    texts = [conversation[-1].content for conversation, _ in prompts]
-    assert texts == [*OPENERS, "call my wife on her mobile", "call my wife", "stop"]
-    assert all(conversation[-1].role == "user" for conversation, _ in prompts)
-
-
-def test_leak_prompts_are_asked_in_the_role_in_which_they_were_learnt() -> None:
-    messages = [Message(role="user", content="1 + 1"), Message(role="assistant", content="2")]
-    prompts = leak_prompts([make_example("chat", messages, source="t", role="math")], roles=["math", "wellness"])
-    roles = [role for _, role in prompts]
-    assert roles == ["math"] * len(OPENERS) + ["wellness"] * len(OPENERS) + ["math"] * 2
-
-
-def test_leak_prompts_are_the_same_for_the_same_seed_and_limited() -> None:
-    examples = [
-        make_example("chat", [Message(role="user", content=str(n)), Message(role="assistant", content="x")], source="t")
-        for n in range(50)
-    ]
-    assert leak_prompts(examples, 5) == leak_prompts(examples, 5)
-    assert len(leak_prompts(examples, 5)) == len(OPENERS) + 5

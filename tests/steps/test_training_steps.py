@@ -11,7 +11,7 @@ from training_samples import asked, assistant, pair, recipe, release, user
 from pocketloop.contracts.errors import DataError, PocketloopError
 from pocketloop.contracts.examples import RatedAnswer, make_example
 from pocketloop.contracts.home import Home, project_root
-from pocketloop.contracts.recipe import BaseConfig, LabelConfig
+from pocketloop.contracts.recipe import BaseConfig, LabelConfig, Recipe, SafetyConfig
 from pocketloop.tasks.tasks import TaskSpec
 from steps.champion import Champion
 from steps.examples import split_data
@@ -143,13 +143,13 @@ def test_one_process_at_a_time_trains_an_adapter(tmp_path: Path) -> None:
 
 def test_the_judge_decides_what_training_gives_only_where_it_rewards(home: Path) -> None:
     from pocketloop.labeling.reward import JudgeReward
-    from steps.train_adapter import opened_judge, sections_read
+    from steps.train_adapter import opened_judge, training_view
 
     label = {"llm": {"url": "http://127.0.0.1:1/v1", "model": "judge"}}
     verified = recipe(stages=[{"grpo": {}}]).model_copy(update={"label": LabelConfig.model_validate(label)})
     judged = verified.model_copy(update={"train": recipe(stages=[{"grpo": {"reward": "judge"}}]).train})
-    assert "label" in sections_read(judged)
-    assert "label" not in sections_read(verified)
+    assert training_view(judged).label == judged.label
+    assert training_view(verified).label != verified.label
     with opened_judge(Home(), judged, INTENT) as judge:
         assert isinstance(judge, JudgeReward)
     with opened_judge(Home(), verified, INTENT) as judge:
@@ -165,3 +165,19 @@ def test_a_teachers_adapter_that_changes_is_another_input(tmp_path: Path) -> Non
     (tmp_path / "adapter_model.safetensors").write_text("two")
     assert len(before) == 1
     assert teachers_read(wanted) != before
+
+
+def test_canaries_join_what_is_learnt_and_only_their_number_decides_it(tmp_path: Path) -> None:
+    from steps.train_adapter import training_view
+
+    plain = Recipe.model_validate(
+        recipe().model_dump() | {"task": "chat", "catalogue": None, "safety": {"canaries": 6, "max_exposure": 4}}
+    )
+    looser = plain.model_copy(update={"safety": SafetyConfig(canaries=6, max_exposure=7)})
+    assert training_view(plain) == training_view(looser)
+    assert training_view(plain) != training_view(plain.model_copy(update={"safety": SafetyConfig()}))
+    rows = [e.model_copy(update={"task": "chat"}) for e in asked(10)]
+    learnt = training_data(release(tmp_path, rows), training_view(plain), TaskSpec("chat", None))
+    assert learnt.canaries == 6 and learnt.summary.endswith(", 6 canaries")
+    assert [e.source for e in learnt.data.train.examples] == ["test"] * 10 + ["canary"] * 6
+    assert not learnt.data.validation.examples

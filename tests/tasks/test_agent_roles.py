@@ -41,7 +41,9 @@ def test_a_system_turn_of_the_examples_own_follows_the_roles_text_in_one_turn() 
 def test_a_role_that_the_recipe_does_not_define_is_named(tmp_path) -> None:  # type: ignore[no-untyped-def]
     path = tmp_path / "universal.yaml"
     path.write_text(RECIPE.replace("role: math", "role: maths"))
-    with pytest.raises(ConfigError, match=r"data\.sources\.0\.role: 'maths' is not under prompt\.roles .*math"):
+    with pytest.raises(
+        ConfigError, match=r"yaml:7: `data\.sources\.0\.role`: 'maths' is not under prompt\.roles .*math"
+    ):
         load_recipe(str(path))
     with pytest.raises(DataError, match="the role 'cook'"):
         TaskSpec("chat", None, roles={"math": "m"}).conversation(TURNS, "cook")

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketloop.contracts.events import Message, ToolCall
-from pocketloop.contracts.examples import Example, FunctionRow, IntentRow, example_from_row, make_example
+from pocketloop.contracts.examples import Example, FunctionRow, IntentRow, SaysOneOf, example_from_row, make_example
 from pocketloop.contracts.recipe import Catalogue
 from pocketloop.tasks.answers import write_answer
 from pocketloop.tasks.tasks import TaskSpec, token_f1
@@ -27,7 +27,7 @@ def scores(text: str) -> tuple[float, float, float]:
 
 
 def test_the_right_answer_scores_one_on_every_metric_of_its_task() -> None:
-    intent = example_from_row(IntentRow(input="ten minutes", output="timer"), source="t")
+    intent = example_from_row(IntentRow(input="boil an egg", output="out_of_scope"), source="t")
     chat = make_example(
         "chat",
         [
@@ -35,6 +35,7 @@ def test_the_right_answer_scores_one_on_every_metric_of_its_task() -> None:
             Message(role="assistant", content="On it.", tool_calls=[ToolCall(name="timer")]),
         ],
         source="t",
+        checks=[SaysOneOf(any=["on it"])],
     )
     for task, example in [(INTENT, intent), (CALLS, timer()), (CHAT, chat)]:
         found = task.score(write_answer(example.answer), example)
@@ -49,6 +50,13 @@ def test_a_call_is_scored_as_a_whole_by_its_name_and_by_whether_it_exists() -> N
     assert scores('{"function": "boil", "arguments": {}}') == (0, 0, 0)
     assert scores('{"function": "timer", "arguments": {"minutes"') == (0, 0, 0)
     assert scores("Ten minutes it is.") == (0, 0, 0)
+
+
+def test_out_of_scope_is_scored_where_the_request_is_and_nowhere_else() -> None:
+    asked = [example_from_row(IntentRow(input="x", output=label), source="t") for label in ("timer", "out_of_scope")]
+    assert INTENT.score("out_of_scope", asked[0]) == {"intent_accuracy": 0}
+    assert INTENT.score("out_of_scope", asked[1]) == {"intent_accuracy": 1, "intent_out_of_scope": 1}
+    assert INTENT.score("timer", asked[1])["intent_out_of_scope"] == 0
 
 
 def test_a_second_call_makes_the_first_no_longer_right() -> None:

@@ -16,6 +16,8 @@ class HarmfulRow(BaseModel):
     text: str
     harmful: bool
     twin: str
+    category: str
+    """What kind of thing was asked for, by the function that the benign twin calls."""
     function: str
     intent: str
 
@@ -31,8 +33,9 @@ def demo_harmful(split: Split, seed: int = 7) -> list[HarmfulRow]:
             bad = writer.say(pair.harmful, section.slots, style=style)
             good = writer.say(pair.benign, section.slots, known=bad.slots, style=style)
             twin = f"{split}-{number:02d}-{copy}"
-            rows.append(HarmfulRow(text=bad.text, harmful=True, twin=twin, function=DECLINE, intent=OUT_OF_SCOPE))
+            pair_of = {"twin": twin, "category": pair.function}
+            rows.append(HarmfulRow(text=bad.text, harmful=True, function=DECLINE, intent=OUT_OF_SCOPE, **pair_of))
             rows.append(
-                HarmfulRow(text=good.text, harmful=False, twin=twin, function=pair.function, intent=section.intent)
+                HarmfulRow(text=good.text, harmful=False, function=pair.function, intent=section.intent, **pair_of)
             )
     return rows

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from pocketloop.contracts.events import Message, ToolCall
+from pocketloop.contracts.events import Message
 from pocketloop.contracts.examples import Task
 from pocketloop.contracts.recipe import Catalogue
 from pocketloop.tasks.answers import read_calls
+from pocketloop.tasks.calls import Schemas
 
 _DANGLING = frozenset("a an and at but by for from if in is of on or that the to with".split())
 """An answer whose last word is one of these, or that ends with a comma, was cut off. A missing full stop alone says
@@ -13,12 +14,12 @@ nothing: people leave it out."""
 
 
 class FormChecker:
-    """Checks answers of one task against one catalogue; compiles each function's schema once."""
+    """Checks answers of one task against one catalogue."""
 
     def __init__(self, task: Task, catalogue: Catalogue | None) -> None:
         self._task = task
         self._catalogue = catalogue
-        self._validators: dict[str, Any] = {}
+        self._schemas = Schemas(catalogue)
 
     def problem(self, prompt: list[Message], answer: Message, grounded: bool = True) -> str | None:
         """Why the answer cannot be right, or `None`.
@@ -41,28 +42,16 @@ class FormChecker:
             return "no call"
         said = _flat(" ".join(message.content for message in prompt if message.role == "user"))
         for call in answer.tool_calls:
-            function = self._catalogue.function(call.name) if self._catalogue else None
-            if function is None:
-                return "function not in the catalogue"
-            schema = function.get("parameters") or {"type": "object", "properties": {}}
-            problem = self._schema_problem(call, schema)
-            if problem is None and grounded and not _grounded(call.arguments, schema, said):
+            problem = self._schemas.problem(call)
+            if (
+                problem is None
+                and grounded
+                and not _grounded(call.arguments, self._schemas.parameters(call.name), said)
+            ):
                 problem = "argument not in the user's words"
             if problem:
                 return problem
         return None
-
-    def _schema_problem(self, call: ToolCall, schema: dict[str, Any]) -> str | None:
-        from jsonschema import Draft202012Validator
-
-        if call.name not in self._validators:
-            self._validators[call.name] = Draft202012Validator({"additionalProperties": False, **schema})
-        reasons = {error.validator for error in self._validators[call.name].iter_errors(call.arguments)}
-        if "additionalProperties" in reasons:
-            return "unknown argument"
-        if "required" in reasons:
-            return "missing argument"
-        return "argument against its schema" if reasons else None
 
 
 def _grounded(value: Any, schema: dict[str, Any], said: str) -> bool:
