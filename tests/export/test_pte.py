@@ -90,14 +90,10 @@ def test_an_adapter_that_was_not_applied_fails_parity(
 
 
 @pytest.mark.slow
-def test_a_merged_model_says_what_peft_says_and_lowering_it_again_gives_the_same_bytes(
-    config: BaseConfig, two: tuple[Path, Path], tmp_path: Path
-) -> None:
-    first = lower_merged(config, two[0], QUANTIZED, cache=CACHE, environment=environment())
-    report = pte_parity(config, two[0], first.folder, held_out(), THRESHOLDS, environment=environment())
+def test_a_merged_model_says_what_peft_says(config: BaseConfig, two: tuple[Path, Path]) -> None:
+    merged = lower_merged(config, two[0], QUANTIZED, cache=CACHE, environment=environment())
+    report = pte_parity(config, two[0], merged.folder, held_out(), THRESHOLDS, environment=environment())
     assert report.passed, report
-    again = lower_merged(config, two[0], QUANTIZED, cache=tmp_path, environment=environment())
-    assert again.manifest.files == first.manifest.files
 
 
 @pytest.mark.slow
@@ -136,7 +132,7 @@ def test_every_architecture_is_lowered_exactly_in_float32(
 
 
 @pytest.mark.slow
-def test_a_killed_lowering_leaves_nothing_behind_and_what_was_finished_is_kept(
+def test_a_killed_lowering_leaves_nothing_behind_and_done_again_gives_the_same_bytes(
     config: BaseConfig, two: tuple[Path, Path], base: LoweredModel, beside: list[LoweredModel], tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
