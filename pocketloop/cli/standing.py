@@ -137,11 +137,10 @@ class Page(_Fact):
 
 def next_steps(now: Standing) -> list[Step]:
     """One to three commands that fit, the most urgent first: what people wait for, what failed, what is new."""
-    found: list[Step] = []
+    found: dict[str, Step] = {}
     for step in _fitting(now):
-        if all(step.command != other.command for other in found):
-            found.append(step)
-    return found[:_MOST_STEPS]
+        found.setdefault(step.command, step)
+    return list(found.values())[:_MOST_STEPS] or list(_otherwise(now))
 
 
 def _fitting(now: Standing) -> Iterator[Step]:
@@ -167,7 +166,6 @@ def _fitting(now: Standing) -> Iterator[Step]:
     for one in now.candidates:
         if one.verdict != "pass" and not one.said:
             yield Step(command=f"pocketloop gates explain {one.name}", why=f"its verdict is {one.verdict}")
-    yield from _beginning(now) if not (now.candidates or now.runs or now.registry) else _calm(now, busy)
 
 
 def _publish(adapter: str, repository: bool) -> Step:
@@ -185,23 +183,19 @@ def _last_trainings(runs: list[Run]) -> list[Run]:
     return list(newest.values())
 
 
-def _beginning(now: Standing) -> Iterator[Step]:
-    if not now.events:
-        yield Step(command="make run", why="from a demo fleet's events to a first candidate, about ten minutes")
-        yield Step(command="pocketloop data import FILE", why="your own interaction events")
-        yield Step(
-            command="pocketloop new NAME --task intent --examples FILE",
-            why="your own task, from a file of examples",
-        )
-
-
-def _calm(now: Standing, busy: set[str]) -> Iterator[Step]:
-    if busy:
-        yield Step(command="pocketloop status", why=f"{', '.join(sorted(busy))} is being worked on")
+def _otherwise(now: Standing) -> Iterator[Step]:
+    """What to do where nothing is asked for."""
+    at_work = sorted({run.record.subject for run in now.runs if run.alive})
+    if at_work:
+        yield Step(command="pocketloop status", why=f"{', '.join(at_work)} is being worked on")
     elif now.registry:
         yield Step(command="pocketloop review list", why=f"candidates are on {now.registry}")
-    else:
+    elif now.candidates or now.runs or now.events:
         yield Step(command="pocketloop ui", why="nothing waits; the registry's pages show what was done")
+    else:
+        yield Step(command="make run", why="from a demo fleet's events to a first candidate, about ten minutes")
+        yield Step(command="pocketloop data import FILE", why="your own interaction events")
+        yield Step(command="pocketloop new NAME --task intent --examples FILE", why="your own task, from examples")
 
 
 def lines(now: Standing) -> list[tuple[str, str]]:
