@@ -46,8 +46,8 @@ def run_pipeline(pipeline: Callable[..., Any], stack: str, **parameters: Any) ->
         logging.getLogger("great_expectations").setLevel(logging.ERROR)
     source_utils.set_custom_source_root(str(project_root()))
     file = Path(stack) if stack.endswith((".yaml", ".yml")) else project_root() / "stacks" / f"{stack}.yaml"
-    apply_stack(file)
     with recorded(Home(), str(getattr(pipeline, "name", "pipeline")), _subject(parameters)):
+        apply_stack(file)
         return pipeline(**parameters)
 
 

@@ -14,6 +14,7 @@ _MOST_STEPS = 3
 _MOST_LINES = 6
 """Lines of one section; the rest is counted."""
 _TRAINING = ("retrain", "train", "curate")
+_UNFINISHED = ("failed", "interrupted")
 
 
 class _Fact(BaseModel):
@@ -156,12 +157,14 @@ def _fitting(now: Standing) -> Iterator[Step]:
     for one in now.candidates:
         if one.for_review:
             yield Step(command=f"pocketloop review show {one.name}", why="read the card, then approve or reject")
-    for run in _last_trainings(now.runs):
-        if (run.killed or run.record.outcome in ("failed", "interrupted")) and run.record.subject not in busy:
-            command = f"pocketloop {run.record.pipeline} {run.record.subject}"
-            yield Step(command=command, why="did not finish; it goes on from the last finished stage")
+    unfinished = {run.record.subject: run for run in _last_trainings(now.runs) if run.record.subject not in busy}
+    unfinished = {name: run for name, run in unfinished.items() if run.killed or run.record.outcome in _UNFINISHED}
+    for adapter, run in unfinished.items():
+        stage = f" in stage {run.record.stage}" if run.record.stage else ""
+        why = f"did not finish{stage}; it goes on from the last finished stage"
+        yield Step(command=f"pocketloop {run.record.pipeline} {adapter}", why=why)
     for adapter, count in sorted(now.new_events.items(), key=lambda item: -item[1]):
-        if count and adapter not in busy:
+        if count and adapter not in busy | unfinished.keys():
             yield Step(command=f"pocketloop retrain {adapter}", why=f"{count:,} events are new")
     for one in now.candidates:
         if one.verdict != "pass" and not one.said:
