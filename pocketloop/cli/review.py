@@ -53,6 +53,9 @@ def list_candidates(
     if as_json:
         emit([{**c.model_dump(mode="json"), "review": said[c.adapter].get(c.version, "")} for c in found])
         return
+    if not found:
+        say(f"no candidate is registered; `pocketloop retrain {adapter or 'ADAPTER'}` makes one")
+        return
     rows = [
         [
             f"{c.adapter}@{c.version}",

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from pocketloop.contracts.errors import DataError, PocketloopError, stage_of
+from pocketloop.contracts.errors import DataError, PocketloopError, TrainingInterrupted, stage_of
 from pocketloop.contracts.files import write_json
 from pocketloop.contracts.home import Home
 
@@ -45,7 +45,8 @@ def recorded(home: Home, pipeline: str, subject: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        outcome = "failed" if isinstance(error, Exception) else "interrupted"
+        told_to_end = isinstance(error, TrainingInterrupted) or not isinstance(error, Exception)
+        outcome = "interrupted" if told_to_end else "failed"
         stage, kind = stage_of(error), "" if isinstance(error, PocketloopError) else type(error).__name__
         record = record.model_copy(update={"stage": stage, "error": kind})
         raise

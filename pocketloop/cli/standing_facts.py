@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from pocketloop.cli.runs import is_alive, read_runs
 from pocketloop.cli.standing import Base, Climbing, Planned, Run, Standing, Waiting
-from pocketloop.contracts.errors import DataError
+from pocketloop.contracts.errors import DataError, PocketloopError
 from pocketloop.contracts.home import Home, project_root
 
 _MOST_FILES = 20_000
@@ -26,19 +26,20 @@ def read_standing(home: Home, now: datetime) -> Standing:
     """Everything that the status page says; raises nothing for what is damaged, foreign or gone."""
     doubts: list[str] = []
 
-    def read(what: str, function: Callable[[], Found], otherwise: Found) -> Found:
+    def read(what: str, function: Callable[[], Found]) -> Found | None:
         try:
             return function()
         except Exception as error:  # whatever lies there, the page says so and goes on
-            doubts.append(f"{what}: {' '.join(str(error).split()) or type(error).__name__}")
-            return otherwise
+            told = str(error) if isinstance(error, PocketloopError | OSError) else ""  # others may quote what was read
+            doubts.append(f"{what}: {' '.join(told.split()) or f'cannot be read ({type(error).__name__})'}")
+            return None
 
     if not home.root.is_dir():
         return Standing(at=now, home=_shown(home.root), exists=False)
-    sizes, more = read("state", lambda: folder_sizes(home.root), ({}, False))
-    releases = read("releases", lambda: _releases(home), {})
-    watermarks = read("releases", lambda: {name: _watermark(home, digest) for name, digest in releases.items()}, {})
-    events, new = read("events", lambda: _events(home, watermarks), (0, {}))
+    sizes, more = read("state", lambda: folder_sizes(home.root)) or ({}, False)
+    releases = read("releases", lambda: _releases(home)) or {}
+    watermarks = read("releases", lambda: {name: _watermark(home, digest) for name, digest in releases.items()}) or {}
+    events, new = read("events", lambda: _events(home, watermarks)) or (0, {})
     return Standing(
         at=now,
         home=_shown(home.root),
@@ -48,14 +49,14 @@ def read_standing(home: Home, now: datetime) -> Standing:
         events=events,
         new_events=new,
         releases=releases,
-        bases=read("bases", lambda: _bases(home), []),
-        runs=read("runs", lambda: [Run(record=record, alive=is_alive(record)) for record in read_runs(home)], []),
-        candidates=read("registry", lambda: _candidates(home), []),
+        bases=read("bases", lambda: _bases(home)) or [],
+        runs=read("runs", lambda: [Run(record=record, alive=is_alive(record)) for record in read_runs(home)]) or [],
+        candidates=read("registry", lambda: _candidates(home)) or [],
         registry="" if home.mlflow_uri.startswith(_LOCAL) else _without_password(home.mlflow_uri),
-        repository=read("repository", lambda: _has_repository(home), False),
+        repository=read("repository", lambda: _has_repository(home)) or False,
         signatures=(home.staging / "proposal" / "proposal.json").is_file(),
-        rollouts=read("rollouts", lambda: _rollouts(home), []),
-        schedules=read("schedules", lambda: _schedules(home), []),
+        rollouts=read("rollouts", lambda: _rollouts(home)) or [],
+        schedules=read("schedules", lambda: _schedules(home)) or [],
         doubts=doubts,
     )
 

@@ -90,7 +90,7 @@ def test_a_group_without_a_command_shows_its_help(capsys: pytest.CaptureFixture[
     assert "Commands:" in capsys.readouterr().err
 
 
-def failing(error: Exception) -> Any:
+def failing(error: BaseException) -> Any:
     small = typer.Typer(add_completion=False)
 
     @small.command()
@@ -114,6 +114,11 @@ def test_what_nobody_expected_is_one_line_and_a_file_for_its_owner(
     assert "Anna" not in said
     assert "Anna" in kept.read_text()
     assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+
+
+def test_an_interruption_says_that_a_run_can_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(failing(KeyboardInterrupt()), []) == 130
+    assert capsys.readouterr().err.endswith("error: interrupted; the next run goes on from the last finished stage\n")
 
 
 def test_an_error_of_the_system_names_its_file(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from sample_candidates import register_sample
 from pocketloop.cli.runs import RunRecord, is_alive, note_result, read_runs, recorded
 from pocketloop.cli.standing import Climbing, Run, Standing, Waiting, ago, lines, next_steps, size, span
 from pocketloop.cli.standing_facts import folder_sizes, read_standing
-from pocketloop.contracts.errors import DataError, note_stage
+from pocketloop.contracts.errors import DataError, TrainingInterrupted, note_stage
 from pocketloop.contracts.home import Home
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -190,6 +190,12 @@ def test_a_run_is_remembered_with_how_it_ended_and_where(home: Path) -> None:
     assert (newest.outcome, newest.stage, newest.error) == ("failed", "label", "KeyError")
     assert "what a user said" not in (place.runs / "train-intent.json").read_text()
     assert (oldest.outcome, oldest.result) == ("finished", "functions@1, verdict pass")
+
+
+def test_training_that_was_told_to_end_was_interrupted(home: Path) -> None:
+    with pytest.raises(TrainingInterrupted), recorded(Home(), "train", "intent"):
+        raise TrainingInterrupted("saved at step 3")
+    assert read_runs(Home())[0].outcome == "interrupted"
 
 
 def test_a_run_that_was_killed_is_seen_as_such(home: Path) -> None:
