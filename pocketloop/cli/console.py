@@ -14,16 +14,32 @@ from pydantic import BaseModel
 
 _FILE_WIDTH = 120
 """Columns of a table that goes into a file or a pipe, which have no width of their own."""
+VERBOSE = "POCKETLOOP_VERBOSE"
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 @cache
 def console() -> Any:
-    """The one rich console (loading rich takes a tenth of a second)."""
+    """The one rich console (loading rich takes a tenth of a second).
+
+    Where NO_COLOR is set it is no terminal at all: rich would leave out colours, and keep bold and animations.
+    """
     from rich.console import Console
 
     known = sys.stdout.isatty() or "COLUMNS" in os.environ
-    return Console(highlight=False, soft_wrap=True, width=None if known else _FILE_WIDTH)
+    plain = False if os.environ.get("NO_COLOR") else None
+    return Console(highlight=False, soft_wrap=True, width=None if known else _FILE_WIDTH, force_terminal=plain)
+
+
+def is_verbose() -> bool:
+    """Whether tracebacks and the libraries' own lines are wanted (`--verbose`, POCKETLOOP_VERBOSE=1)."""
+    return os.environ.get(VERBOSE, "") not in ("", "0")
+
+
+def be_verbose() -> None:
+    """Show what libraries log, in this process and in those that it starts."""
+    os.environ[VERBOSE] = "1"
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
 
 def say(text: str = "") -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pocketloop.cli import ner, scrub
+from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.cli.inspecting import diff, inspect_release
 from pocketloop.contracts.home import Home
@@ -67,7 +68,11 @@ def import_data(
 
 def inspect(
     release: Annotated[
-        str | None, typer.Argument(help="A release: ADAPTER (its newest), ADAPTER~1 (the one before), or a digest.")
+        str | None,
+        typer.Argument(
+            help="A release: ADAPTER (its newest), ADAPTER~1 (the one before), or a digest.",
+            autocompletion=adapter_names,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -6,14 +6,16 @@ from typing import Annotated
 
 import typer
 
+from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.cli.running import Stack, environment, output_of, run_pipeline
+from pocketloop.cli.runs import note_result
 from pocketloop.contracts.errors import DeliveryError
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_delivery
 from pocketloop.contracts.rollout import Promotion, Rollout
 
-AdapterName = Annotated[str, typer.Argument(help="The adapter's name.")]
+AdapterName = Annotated[str, typer.Argument(help="The adapter's name.", autocompletion=adapter_names)]
 AsOf = Annotated[
     datetime | None, typer.Option(help="Act as of this moment (UTC), not now: for simulated fleets and replays.")
 ]
@@ -35,11 +37,12 @@ def promote(adapter: AdapterName, as_of: AsOf = None, stack: Stack = "local", as
     Runs again after an interruption, or once the missing signatures are there, it finishes what it began. Refused
     versions and the reason of each stand in MLflow and below. With nothing to promote it does nothing.
     """
-    environment()
+    home = environment()
     from pipelines.promote import promote as pipeline
 
     run = run_pipeline(pipeline, stack, adapter=adapter, as_of=_moment(as_of))
     promotion: Promotion = output_of(run, "start_canary", "started")
+    note_result(home, "promote", adapter, promotion.state)
     for refusal in promotion.refused:
         say(f"refused   {refusal}")
     if as_json:
@@ -53,7 +56,9 @@ def promote(adapter: AdapterName, as_of: AsOf = None, stack: Stack = "local", as
 
 
 def watch(
-    adapter: Annotated[str, typer.Argument(help="One adapter; without it, every running rollout.")] = "",
+    adapter: Annotated[
+        str, typer.Argument(help="One adapter; without it, every running rollout.", autocompletion=adapter_names)
+    ] = "",
     every: Annotated[float, typer.Option(help="Minutes between looks; 0 looks once.")] = 0,
     as_of: AsOf = None,
     stack: Stack = "local",
@@ -106,7 +111,8 @@ def rollback(
 
 
 def show(
-    adapter: Annotated[str, typer.Argument(help="One adapter; without it, all.")] = "", as_json: AsJson = False
+    adapter: Annotated[str, typer.Argument(help="One adapter; without it, all.", autocompletion=adapter_names)] = "",
+    as_json: AsJson = False,
 ) -> None:
     """Show what every channel serves: stable and canary versions, share, running rollout."""
     from pocketloop.delivery.repository import Repository

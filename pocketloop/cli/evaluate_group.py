@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.cli.review import split_version
 from pocketloop.contracts.home import Home
@@ -38,7 +39,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def run(
-    adapter: Annotated[str, typer.Argument(help="ADAPTER, ADAPTER@VERSION, or the folder of a bundle.")],
+    adapter: Annotated[
+        str, typer.Argument(help="ADAPTER, ADAPTER@VERSION, or the folder of a bundle.", autocompletion=adapter_names)
+    ],
     data: Annotated[str, typer.Option(help="Example file (.jsonl, .jsonl.gz) or demo:// address.")],
     limit: Annotated[int | None, typer.Option(help="Use the first N examples only.")] = None,
     on: Annotated[

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, emit, narrated, say, table
 from pocketloop.cli.review import split_version
 from pocketloop.contracts.errors import ConfigError, ExportError, ModelError
@@ -34,7 +35,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def export(
-    adapter: Annotated[str, typer.Argument(help="ADAPTER, ADAPTER@VERSION, or the folder of a bundle.")],
+    adapter: Annotated[
+        str, typer.Argument(help="ADAPTER, ADAPTER@VERSION, or the folder of a bundle.", autocompletion=adapter_names)
+    ],
     formats: Annotated[
         str,
         typer.Option(help="gguf, pte, or both with a comma; by default gguf, and pte where the recipe asks for it."),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, complain, emit, say
 from pocketloop.cli.review import split_version
 from pocketloop.contracts.errors import GateFailed, PocketloopError, ReviewRefused
@@ -29,7 +30,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def explain(
-    version: Annotated[str, typer.Argument(help="ADAPTER@VERSION, ADAPTER (the newest), or the folder of a bundle.")],
+    version: Annotated[
+        str,
+        typer.Argument(
+            help="ADAPTER@VERSION, ADAPTER (the newest), or the folder of a bundle.", autocompletion=adapter_names
+        ),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Compute every gate's verdict again from the stored per-item outcomes, and say what it rests on.

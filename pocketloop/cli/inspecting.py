@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.reports import Estimate
@@ -53,8 +54,15 @@ def inspect_release(name: str, as_json: bool) -> None:
 
 
 def diff(
-    before: Annotated[str, typer.Argument(help="ADAPTER (its newest release), ADAPTER~1 (one before), or a digest.")],
-    after: Annotated[str, typer.Argument(help="What to compare with it, named in the same way.")],
+    before: Annotated[
+        str,
+        typer.Argument(
+            help="ADAPTER (its newest release), ADAPTER~1 (one before), or a digest.", autocompletion=adapter_names
+        ),
+    ],
+    after: Annotated[
+        str, typer.Argument(help="What to compare with it, named in the same way.", autocompletion=adapter_names)
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Say what changed from one dataset release to another: counts, answers, records, drift, policies, versions."""

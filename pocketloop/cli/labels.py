@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.contracts.home import Home
 
-Adapter = Annotated[str, typer.Argument(help="Adapter, e.g. functions.")]
+Adapter = Annotated[str, typer.Argument(help="Adapter, e.g. functions.", autocompletion=adapter_names)]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,6 +4,7 @@ Heavy libraries are imported by the command that needs them, so that `--help` an
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -27,21 +28,22 @@ from pocketloop.cli import (
     review,
     safety,
     shapes,
+    status,
     suites,
     ui,
 )
-from pocketloop.cli.console import complain
-from pocketloop.contracts.errors import PocketloopError
+from pocketloop.cli.failing import run_command
 
 app = typer.Typer(
     name="pocketloop",
-    help="Turn what phones log, with consent, into the next adapter for their on-device language model.",
-    no_args_is_help=True,
-    add_completion=False,
+    help="Turn what phones log, with consent, into the next adapter for their on-device language model. Without a "
+    "command: where things stand, and what to do next.",
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: rich would take half of the time that `--help` needs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+status.add_to(app)
 pipelines.add_to(app)
 recipes.add_to(app)
 plan.add_to(app)
@@ -65,13 +67,18 @@ safety.add_to(app)
 ui.add_to(app)
 
 
+@app.callback(epilog="Example: pocketloop status --json    exit statuses, completion, colours: docs/command-line.md")
+def where_things_stand(
+    context: typer.Context,
+    verbose: Annotated[  # taken out before Typer sees it, so that it may stand anywhere
+        bool, typer.Option("--verbose", help="Show tracebacks and what libraries log; may stand anywhere.")
+    ] = False,
+) -> None:
+    """Show where things stand where no command is named."""
+    if context.invoked_subcommand is None:
+        status.status()
+
+
 def main() -> None:
     """Run the command line: an expected error is one clear line on stderr and a non-zero exit status."""
-    try:
-        app()
-    except PocketloopError as error:
-        complain(str(error))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        complain("interrupted; the next run goes on from the last finished stage")
-        sys.exit(130)
+    sys.exit(run_command(typer.main.get_command(app), sys.argv[1:]))

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from pocketloop.cli.completion import base_names
 from pocketloop.cli.console import say
 from pocketloop.contracts.errors import ConfigError, DataError
 from pocketloop.contracts.files import atomic_file, write_json
@@ -27,7 +28,7 @@ def new(
     evaluation: Annotated[
         Path | None, typer.Option("--eval", help="Held-out examples; without them a tenth of the examples is held out.")
     ] = None,
-    base: Annotated[str, typer.Option(help="A base of configs/bases/.")] = "tiny",
+    base: Annotated[str, typer.Option(help="A base of configs/bases/.", autocompletion=base_names)] = "tiny",
     force: Annotated[bool, typer.Option(help="Replace a recipe of that name.")] = False,
 ) -> None:
     """Write a recipe, and the catalogue of labels or functions that the examples use.

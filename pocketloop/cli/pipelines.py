@@ -6,9 +6,11 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from pocketloop.cli.completion import base_names
 from pocketloop.cli.console import emit, say
 from pocketloop.cli.recipes import Adapter, Overrides
 from pocketloop.cli.running import Stack, environment, output_of, run_pipeline
+from pocketloop.cli.runs import note_result
 from pocketloop.contracts.errors import GateFailed
 from pocketloop.contracts.exports import NOT_FOR_PHONES
 from pocketloop.contracts.home import Home
@@ -54,12 +56,17 @@ def curate(adapter: Adapter, overrides: Overrides = None, stack: Stack = "local"
     started = time.perf_counter()
     run = run_pipeline(pipeline, stack, recipe=recipe)
     _timing(run, time.perf_counter() - started)
-    say(f"release: {home.releases / str(output_of(run, 'release', 'release').digest)}")
+    digest = str(output_of(run, "release", "release").digest)
+    note_result(home, "curate", recipe.adapter, f"release {digest[:12]}")
+    say(f"release: {home.releases / digest}")
     _warn_of_spent_sets(home, recipe)
 
 
 def prepare_base(
-    base: Annotated[str, typer.Argument(help="A base's name (configs/bases/NAME.yaml) or the path of one.")],
+    base: Annotated[
+        str,
+        typer.Argument(help="A base's name (configs/bases/NAME.yaml) or the path of one.", autocompletion=base_names),
+    ],
     quantization: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(GgufQuantization))}.")] = "Q4_K_M",
     stack: Stack = "local",
 ) -> None:
@@ -126,6 +133,7 @@ def _run(name: str, recipe: Recipe, stack: str, as_json: bool) -> None:
     run = run_pipeline(pipeline, stack, recipe=recipe, base=load_base_config(recipe.base))
     version = output_of(run, "register", "version")
     found = candidate(home, recipe.adapter, version)
+    note_result(home, name, recipe.adapter, f"{found.adapter}@{found.version}, verdict {found.verdict}")
     _timing(run, time.perf_counter() - started)
     say(f"[bold]{found.adapter}@{found.version}[/bold] is registered, verdict [bold]{found.verdict}[/bold]")
     say(f"  look      make ui   →  Models → {found.adapter} → Version {found.version} (card, scores, gates, files)")

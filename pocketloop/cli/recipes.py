@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import emit, say
 from pocketloop.contracts.loading import load_base_config, load_catalogue, load_recipe
 
@@ -11,7 +12,12 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one key, e.g. train.stages.0.sft.epochs=1."),
 ]
-Adapter = Annotated[str, typer.Argument(help="A recipe's name (configs/adapters/NAME.yaml) or the path of one.")]
+Adapter = Annotated[
+    str,
+    typer.Argument(
+        help="A recipe's name (configs/adapters/NAME.yaml) or the path of one.", autocompletion=adapter_names
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.contracts.errors import RegistryError
 from pocketloop.contracts.home import Home
@@ -11,8 +12,10 @@ from pocketloop.contracts.home import Home
 if TYPE_CHECKING:
     from pocketloop.registry.mlflow_store import Candidate
 
-Version = Annotated[str, typer.Argument(help="ADAPTER or ADAPTER@VERSION; without a version, the newest.")]
-One = Annotated[str, typer.Argument(help="ADAPTER@VERSION.")]
+Version = Annotated[
+    str, typer.Argument(help="ADAPTER or ADAPTER@VERSION; without a version, the newest.", autocompletion=adapter_names)
+]
+One = Annotated[str, typer.Argument(help="ADAPTER@VERSION.", autocompletion=adapter_names)]
 Url = Annotated[
     str, typer.Option(help="Address of the MLflow server (`pocketloop ui`).", envvar="POCKETLOOP_MLFLOW_URL")
 ]
@@ -33,7 +36,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_candidates(
-    adapter: Annotated[str | None, typer.Argument(help="One adapter; without it, all.")] = None, as_json: AsJson = False
+    adapter: Annotated[
+        str | None, typer.Argument(help="One adapter; without it, all.", autocompletion=adapter_names)
+    ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the candidates, newest first, with their verdicts and what reviewers made of them."""
     from rich.markup import escape
@@ -46,6 +52,9 @@ def list_candidates(
     said = {name: standing(home, name) for name in sorted({item.adapter for item in found})}
     if as_json:
         emit([{**c.model_dump(mode="json"), "review": said[c.adapter].get(c.version, "")} for c in found])
+        return
+    if not found:
+        say(f"no candidate is registered; `pocketloop retrain {adapter or 'ADAPTER'}` makes one")
         return
     rows = [
         [

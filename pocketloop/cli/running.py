@@ -8,9 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from pocketloop.cli.completion import stack_names
+from pocketloop.cli.console import is_verbose
+from pocketloop.cli.runs import recorded
 from pocketloop.contracts.home import Home, project_root
 
-Stack = Annotated[str, typer.Option(help="A stack of stacks/, or the path of a stack file.")]
+Stack = Annotated[
+    str, typer.Option(help="A stack of stacks/, or the path of a stack file.", autocompletion=stack_names)
+]
 
 
 def environment() -> Home:
@@ -20,7 +25,7 @@ def environment() -> Home:
     os.environ["POCKETLOOP_HOME"] = str(home.root)
     os.environ["MLFLOW_TRACKING_URI"] = home.mlflow_uri
     os.environ.setdefault("ZENML_CONFIG_PATH", str(home.zenml))
-    os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "CRITICAL")
+    os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "INFO" if is_verbose() else "CRITICAL")
     os.environ.setdefault("ZENML_DISABLE_STEP_LOGS_STORAGE", "false")
     os.environ.setdefault("ZENML_ENABLE_RICH_TRACEBACK", "false")
     Path(os.environ["ZENML_CONFIG_PATH"]).mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -37,11 +42,22 @@ def run_pipeline(pipeline: Callable[..., Any], stack: str, **parameters: Any) ->
     # Compiling a pipeline imports every library that ZenML has materializers for (scikit-learn, torch: 40 % of a short
     # command's time). What flows between our steps has materializers of its own.
     integration_registry.activate_integrations = lambda: None
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
+    if not is_verbose():
+        logging.getLogger("great_expectations").setLevel(logging.ERROR)
     source_utils.set_custom_source_root(str(project_root()))
     file = Path(stack) if stack.endswith((".yaml", ".yml")) else project_root() / "stacks" / f"{stack}.yaml"
-    apply_stack(file)
-    return pipeline(**parameters)
+    with recorded(Home(), str(getattr(pipeline, "name", "pipeline")), _subject(parameters)):
+        apply_stack(file)
+        return pipeline(**parameters)
+
+
+def _subject(parameters: dict[str, Any]) -> str:
+    """What a run is about: the adapter of its recipe or argument, or else the base."""
+    if "recipe" in parameters:
+        return str(parameters["recipe"].adapter)
+    if "base" in parameters:
+        return str(parameters["base"].base)
+    return str(parameters.get("adapter", ""))
 
 
 def output_of(run: Any, step: str, name: str) -> Any:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, emit, narrated, say, table
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.home import Home
@@ -34,7 +35,9 @@ def fixtures(as_json: AsJson = False) -> None:
 
 
 def garak(
-    adapter: Annotated[str, typer.Argument(help="ADAPTER, ADAPTER@VERSION, or the folder of a bundle.")],
+    adapter: Annotated[
+        str, typer.Argument(help="ADAPTER, ADAPTER@VERSION, or the folder of a bundle.", autocompletion=adapter_names)
+    ],
     probes: Annotated[str, typer.Option(help="garak's probes, with commas; by default some that work offline.")] = "",
     prompts: Annotated[int, typer.Option(help="Most prompts of one probe, where it can be capped.", min=1)] = 20,
     out: Annotated[Path | None, typer.Option(help="Folder for the report; by default in the project's state.")] = None,

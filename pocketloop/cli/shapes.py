@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.cli.phone import prepared_base
 from pocketloop.cli.review import split_version
@@ -34,7 +35,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compare(
-    universal: Annotated[str, typer.Argument(help="The adapter of many roles: ADAPTER[@VERSION].")],
+    universal: Annotated[
+        str, typer.Argument(help="The adapter of many roles: ADAPTER[@VERSION].", autocompletion=adapter_names)
+    ],
     hybrid: Annotated[str, typer.Option(help="The gateway, then its specialists, with commas between them.")],
     n: Annotated[int, typer.Option("--n", min=2, help="Held-out messages of each agent, at most.")] = 100,
     folder: Annotated[
@@ -97,7 +100,9 @@ def compare(
 
 
 def fit(
-    universal: Annotated[str, typer.Argument(help="The adapter of many roles: ADAPTER[@VERSION].")],
+    universal: Annotated[
+        str, typer.Argument(help="The adapter of many roles: ADAPTER[@VERSION].", autocompletion=adapter_names)
+    ],
     hybrid: Annotated[str, typer.Option(help="The gateway, then its specialists, with commas between them.")],
     base: Annotated[
         list[str] | None,

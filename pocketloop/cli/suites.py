@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pocketloop.cli.completion import base_names
 from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.cli.evaluate_group import evaluate_app
 from pocketloop.contracts.errors import ConfigError
@@ -18,7 +19,9 @@ def add_to(app: typer.Typer) -> None:
 
 def suite(
     name: Annotated[str, typer.Argument(help="configs/suites/NAME.yaml, or a task file of lm-eval.")],
-    base: Annotated[str, typer.Option(help="configs/bases/NAME.yaml, or such a file.")] = "tiny",
+    base: Annotated[
+        str, typer.Option(help="configs/bases/NAME.yaml, or such a file.", autocompletion=base_names)
+    ] = "tiny",
     adapter: Annotated[Path | None, typer.Option(help="Folder of a bundle, or with a peft adapter.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask the first N items only.")] = None,
     chat_template: Annotated[bool, typer.Option("--chat", help="Show each item as a user's turn.")] = False,

@@ -1,4 +1,8 @@
-"""The errors that a user can cause and mend. Anything else that is raised is a bug."""
+"""The errors that a user can cause and mend. Anything else that is raised is a bug (exit status `UNEXPECTED`)."""
+
+UNEXPECTED = 70
+"""Exit status of a bug."""
+_STAGE = "in stage "
 
 
 class PocketloopError(Exception):
@@ -55,3 +59,19 @@ class DeliveryError(PocketloopError):
 
 class DeviceError(PocketloopError):
     """A device could not take, or refused, what it was offered; what it runs is unchanged."""
+
+
+def note_stage(error: BaseException, stage: str) -> None:
+    """Remember with an error in which stage of a pipeline it arose."""
+    error.add_note(f"{_STAGE}{stage}")
+
+
+def stage_of(error: BaseException) -> str:
+    """The stage in which an error, or what it was raised from, arose; empty outside of a pipeline."""
+    at: BaseException | None = error
+    while at is not None:
+        for note in getattr(at, "__notes__", []):
+            if note.startswith(_STAGE):
+                return str(note.removeprefix(_STAGE))
+        at = at.__cause__ or at.__context__
+    return ""

@@ -99,3 +99,13 @@ class Home:
     def audit(self) -> Path:
         """Who changed what in MLflow, one JSON line each (0600)."""
         return self.root / "audit.jsonl"
+
+    @property
+    def runs(self) -> Path:
+        """How the last run of each pipeline went, one record for each adapter."""
+        return self.root / "runs"
+
+    @property
+    def logs(self) -> Path:
+        """Tracebacks of what nobody expected, one file each (0600)."""
+        return self.root / "logs"

@@ -88,7 +88,8 @@ def find_release(home: Home, name: str) -> Path:
         digest = found[0] if found else None
     if digest is None:
         known = sorted(path.stem.removeprefix("latest-") for path in home.releases.glob("latest-*.json"))
-        raise DataError(f"{name}: no dataset release; there are releases of: {', '.join(known) or 'no adapter yet'}")
+        held = f"there are releases of: {', '.join(known)}" if known else "`pocketloop curate ADAPTER` makes one"
+        raise DataError(f"{name}: no dataset release; {held}")
     if not int(back or 0):
         return home.releases / digest
     chain = parents(home, read_release(home.releases / digest))

@@ -5,6 +5,7 @@ nothing else; the same import again finds those as duplicates and goes on. What 
 (`pocketloop.data.quarantine`), but for the events of a device that is forgotten: of those nothing is kept.
 """
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -219,6 +220,21 @@ def open_log(log: Path, must_exist: bool = False) -> Iterator[sqlite3.Connection
         yield connection
     finally:
         connection.close()
+
+
+def count_events(log: Path, after: int = 0, skills: Collection[str] | None = None) -> int:
+    """Events of the log that came after number `after` (a watermark), of these skills alone where they are named.
+
+    Raises:
+        DataError: the file is no event log. Without a file there are none.
+    """
+    if not (log / "log.sqlite").is_file():
+        return 0
+    with open_log(log) as connection:
+        chosen = "" if skills is None else " AND skill IN (SELECT value FROM json_each(?))"
+        named = () if skills is None else (json.dumps(sorted(skills)),)
+        query = f"SELECT count(*) FROM events WHERE seq > ?{chosen}"  # noqa: S608 - constant
+        return int(connection.execute(query, (after, *named)).fetchone()[0])
 
 
 def watermark(connection: sqlite3.Connection) -> int:

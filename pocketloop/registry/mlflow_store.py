@@ -131,7 +131,7 @@ def register_candidate(
     ensure_models(home, bundle.adapter)
     held = api.search_model_versions(f"name = '{bundle.adapter}' and tag.digest = '{bundle.digest}'")
     if held:
-        return _describe(held[0])
+        return describe(held[0])
     card = page_of(card)
     _log_charts(api, run_id, evaluation, decision)
     api.log_artifacts(run_id, str(folder.path), BUNDLE)
@@ -160,7 +160,7 @@ def register_candidate(
         tags={_tag(key): value for key, value in tags.items()},
         description=card,
     )
-    return _describe(api.get_model_version(bundle.adapter, version.version))
+    return describe(api.get_model_version(bundle.adapter, version.version))
 
 
 def attach(home: Home, found: Candidate, files: Iterable[Path], under: str, tags: Mapping[str, str]) -> None:
@@ -184,7 +184,7 @@ def candidates(home: Home, adapter: str | None = None) -> list[Candidate]:
     """All candidates, newest first; of one adapter when it is named."""
     query = f"name = '{adapter}'" if adapter else ""
     found = client(home).search_model_versions(query, order_by=["creation_timestamp DESC"])
-    return [_describe(version) for version in found if not version.name.endswith(".released")]
+    return [describe(version) for version in found if not version.name.endswith(".released")]
 
 
 def candidate(home: Home, adapter: str, version: str | None = None) -> Candidate:
@@ -352,7 +352,8 @@ def _tag(key: str) -> str:
     return "".join(char if char.isalnum() or char in "_-./" else "_" for char in key)
 
 
-def _describe(version: Any) -> Candidate:
+def describe(version: Any) -> Candidate:
+    """A registered version as its tags describe it."""
     tags = version.tags
     return Candidate(
         adapter=version.name,

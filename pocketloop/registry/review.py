@@ -190,13 +190,18 @@ def rejections(home: Home, adapter: str) -> dict[str, str]:
 
 def standing(home: Home, adapter: str) -> dict[str, str]:
     """What reviewers made of each candidate, in words, by version; what nobody has touched yet is left out."""
+    return said_of(adapter, _released(home, adapter), rejections(home, adapter))
+
+
+def said_of(adapter: str, released: list[Any], rejected: dict[str, str]) -> dict[str, str]:
+    """`standing`, from the released versions (oldest first) and the reasons of rejections by version."""
     said: dict[str, str] = {}
-    for version in _released(home, adapter):
+    for version in released:
         source = source_of(adapter, version)
         if source and not said.get(source, "").startswith("accepted"):
             verdict, reason = version.tags.get("review", "waits to be checked"), version.tags.get("review.reason", "")
             said[source] = f"{verdict} as {version.name}@{version.version}" + (f": {reason}" if reason else "")
-    return said | {version: f"rejected: {reason}" for version, reason in rejections(home, adapter).items()}
+    return said | {version: f"rejected: {reason}" for version, reason in rejected.items()}
 
 
 def read_card(home: Home, adapter: str, version: str) -> tuple[str, str]:
@@ -214,10 +219,11 @@ def waiting(home: Home) -> list[str]:
     """Adapters whose newest released version was not checked yet, or was accepted and never rolled out."""
     models = client(home).search_registered_models(max_results=1000)
     adapters = sorted(model.name.removesuffix(".released") for model in models if model.name.endswith(".released"))
-    return [adapter for adapter in adapters if _waits([version.tags for version in _released(home, adapter)])]
+    return [adapter for adapter in adapters if waits([version.tags for version in _released(home, adapter)])]
 
 
-def _waits(tags: list[dict[str, str]]) -> bool:
+def waits(tags: list[dict[str, str]]) -> bool:
+    """Whether the newest of these released versions (their tags, oldest first) still has to go to the fleet."""
     if not tags or tags[-1].get("review") in ("refused", "rejected"):
         return False
     # The same candidate may have been promoted twice; what was taken back is not started again.
