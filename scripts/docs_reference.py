@@ -66,7 +66,7 @@ def led(markdown: str, source: str, page: str) -> str:
 
     def one(found: re.Match[str]) -> str:
         target = found["target"] or found["source"]
-        there = on_site(target, source, page)
+        there = place_of(target, source, page)
         if found["attribute"]:
             return f"{found['attribute']}{there or target}"
         return f"]({there})" if there else "]"
@@ -75,7 +75,7 @@ def led(markdown: str, source: str, page: str) -> str:
     return "".join(text if text.startswith("```") else _without_brackets(_LINK.sub(one, text)) for text in texts)
 
 
-def on_site(target: str, source: str, page: str) -> str:
+def place_of(target: str, source: str, page: str) -> str:
     """Where a link of the repository's file `source` leads on the site, seen from `page`; empty where to no page."""
     path, hash_, anchor = target.partition("#")
     if "://" in target or target.startswith("mailto:") or not path:
