@@ -30,7 +30,9 @@ BROUGHT = {
     "changelog.md": "CHANGELOG.md",
 }
 """Pages of the site by name, and the files of the repository that they are."""
-_LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)\s]+)(?P<after>\))|(?P<attribute>\b(?:src|srcset)=\")(?P<source>[^\"]+)")
+_LINK = re.compile(
+    r"(?P<before>\]\()(?P<target>[^)\s]+)(?P<after>\))|(?P<attribute>\b(?:src|srcset)=\")(?P<source>[^\"]+)"
+)
 _WORDS = {"string": "text", "number": "number", "integer": "whole number", "boolean": "`true` or `false`"}
 _TAKEN = {"str": "text", "int": "whole number", "float": "number", "path": "path", "list": "text", "uniontype": "text"}
 _BOUNDS = {
@@ -48,6 +50,7 @@ def on_files(files: Any, config: Any) -> Any:
 
     made = {"reference/recipe.md": recipe_page(), "reference/commands.md": commands_page()}
     made |= {page: (ROOT / source).read_text("utf-8") for page, source in BROUGHT.items()}
+    made["index.md"] = "---\nhide: [navigation]\n---\n" + made["index.md"]
     for page, text in made.items():
         files.append(File.generated(config, page, content=text))
     return files
@@ -111,12 +114,16 @@ def recipe_page() -> str:
         part = parts[name]
         if "properties" not in part:
             continue
-        lines += ["", f"{'##' if '.' not in found[0] else '###'} {_title(name, found, places)} {{ #{name.lower()} }}", ""]
+        lines += [
+            "",
+            f"{'##' if '.' not in found[0] else '###'} {_title(name, found, places)} {{ #{name.lower()} }}",
+            "",
+        ]
         lines += [part.get("description", ""), ""]
         if len(found) > 1:
             lines += [f"The same stands at {', '.join(f'`{place}`' for place in found[1:])}.", ""]
-        lines += ["| key | type | default | bounds | |", "|---|---|---|---|---|"]
-        lines += [_row(models[name], key, field) for key, field in part["properties"].items()]
+        rows = [_row(models[name], key, field) for key, field in part["properties"].items()]
+        lines += _table([("key", "type", "default", "bounds", ""), *rows])
     return "\n".join(lines) + "\n"
 
 
@@ -156,10 +163,17 @@ def _references(field: Any, below: str = "") -> Iterator[tuple[str, str]]:
         yield from _references(field["additionalProperties"], below + ".NAME")
 
 
-def _row(model: Any, key: str, field: dict[str, Any]) -> str:
+def _row(model: Any, key: str, field: dict[str, Any]) -> tuple[str, ...]:
     told = _attribute_docs(model).get(key, "").replace("\n", " ")
-    cells = (f"`{key}`", _type(field), _default(model.model_fields[key]), ", ".join(_bounds(field)), told)
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return f"`{key}`", _type(field), _default(model.model_fields[key]), ", ".join(_bounds(field)), told
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows, the first of them the head, as a table without the columns in which nothing stands."""
+    head, *rest = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    kept = [at for at in range(len(head)) if any(row[at] for row in rest)]
+    lines = [[row[at] for at in kept] for row in (head, ["---"] * len(head), *rest)]
+    return ["| " + " | ".join(line) + " |" for line in lines]
 
 
 def _type(field: dict[str, Any]) -> str:
@@ -183,8 +197,11 @@ def _type(field: dict[str, Any]) -> str:
 
 
 def _bounds(field: dict[str, Any]) -> list[str]:
-    found = [text.format(f"{field[key]:g}" if isinstance(field[key], float) else field[key])
-             for key, text in _BOUNDS.items() if key in field]
+    found = [
+        text.format(f"{field[key]:g}" if isinstance(field[key], float) else field[key])
+        for key, text in _BOUNDS.items()
+        if key in field
+    ]
     for either in (*field.get("anyOf", ()), *filter(None, [field.get("items")])):
         found += _bounds(either)
     return list(dict.fromkeys(found))
@@ -198,9 +215,11 @@ def _default(field: Any) -> str:
         return "**required**"
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
-        return "its own"
+        return "see there"
     if isinstance(value, list) and value and isinstance(value[0], BaseModel):
-        return f"`[{', '.join('{' + str(one.name) + ': {}}' for one in value)}]`"  # training stages, with their defaults
+        return (
+            f"`[{', '.join('{' + str(one.name) + ': {}}' for one in value)}]`"  # training stages, with their defaults
+        )
     return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
@@ -254,12 +273,16 @@ def _parameters(command: Any) -> list[str]:
     for each in command.params:
         if getattr(each, "hidden", False) or each.name == "help":
             continue
-        name = f"`{each.name.upper()}`" if each.param_type_name == "argument" else ", ".join(f"`{o}`" for o in each.opts)
+        argument = each.param_type_name == "argument"
+        name = f"`{each.name.upper()}`" if argument else ", ".join(f"`{option}`" for option in each.opts)
         flag = getattr(each, "is_flag", False)
-        default = "**required**" if each.required else "" if flag or each.default in (None, ()) else f"`{each.default}`"
-        text = (getattr(each, "help", None) or "").replace("|", "\\|").replace("<", "&lt;")
-        rows.append(f"| {name} | {'' if flag else _taken(each)} | {default} | {text} |")
-    return ["| | takes | default | |", "|---|---|---|---|", *rows] if rows else []
+        default = (
+            "**required**" if each.required else "" if flag or each.default in (None, (), "") else f"`{each.default}`"
+        )
+        rows.append(
+            (name, "" if flag else _taken(each), default, (getattr(each, "help", None) or "").replace("<", "&lt;"))
+        )
+    return _table([("", "takes", "default", ""), *rows]) if rows else []
 
 
 def _taken(parameter: Any) -> str:
