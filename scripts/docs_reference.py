@@ -33,7 +33,13 @@ BROUGHT = {
 _LINK = re.compile(
     r"(?P<before>\]\()(?P<target>[^)\s]+)(?P<after>\))|(?P<attribute>\b(?:src|srcset)=\")(?P<source>[^\"]+)"
 )
-_WORDS = {"string": "text", "number": "number", "integer": "whole number", "boolean": "`true` or `false`"}
+_WORDS = {
+    "string": "text",
+    "number": "number",
+    "integer": "whole number",
+    "boolean": "`true` or `false`",
+    "null": "`null`",
+}
 _TAKEN = {"str": "text", "int": "whole number", "float": "number", "path": "path", "list": "text", "uniontype": "text"}
 _BOUNDS = {
     "minimum": "≥ {}",
@@ -42,6 +48,18 @@ _BOUNDS = {
     "exclusiveMaximum": "< {}",
     "minItems": "at least {} entries",
 }
+
+_RECIPE = """# The recipe
+
+One YAML file says everything about one adapter: `configs/adapters/NAME.yaml`. This page is made from the schema that
+reads it, `pocketloop/contracts/recipe.py`. `pocketloop recipe check NAME` reads a file with it and names a mistake by
+file, line and nearest right key; `pocketloop recipe show NAME` prints a recipe with all its defaults; `--set
+a.b.0.c=value` changes one value for one run. An unknown key is an error."""
+_COMMANDS = """# Every command
+
+This page is made from the commands themselves; `pocketloop COMMAND --help` says the same. Exit status: 0 done, 1 data
+or model cannot be used, 2 a mistake in a configuration or on the command line, 3 registered or judged, but gates not
+passed."""
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -102,14 +120,7 @@ def recipe_page() -> str:
     schema = recipe.Recipe.model_json_schema()
     parts: dict[str, dict[str, Any]] = {"Recipe": schema, **schema["$defs"]}
     places = _places(parts)
-    lines = [
-        "# The recipe",
-        "",
-        "One YAML file says everything about one adapter: `configs/adapters/NAME.yaml`. This page is made from the schema"
-        " that reads it, `pocketloop/contracts/recipe.py`. `pocketloop recipe check NAME` reads a file with it and names"
-        " a mistake by file, line and nearest right key; `pocketloop recipe show NAME` prints a recipe with all its"
-        " defaults; `--set a.b.0.c=value` changes one value for one run. An unknown key is an error.",
-    ]
+    lines = [_RECIPE]
     for name, found in places.items():
         part = parts[name]
         if "properties" not in part:
@@ -184,16 +195,15 @@ def _type(field: dict[str, Any]) -> str:
     either = field.get("anyOf") or field.get("oneOf")
     if either:
         return " or ".join(dict.fromkeys(map(_type, either)))
-    if "const" in field:
-        return f"`{field['const']}`"
-    if "enum" in field:
-        return " or ".join(f"`{value}`" for value in field["enum"])
+    values = field.get("enum", [field["const"]] if "const" in field else [])
+    if values:
+        return " or ".join(f"`{value}`" for value in values)
     if field.get("type") == "array":
         return f"list of {_type(field.get('items', {}))}"
     if field.get("type") == "object":
         below = field.get("patternProperties", {"": field.get("additionalProperties", {})})
         return f"map of names to {_type(next(iter(below.values())))}"
-    return "`null`" if field.get("type") == "null" else _WORDS.get(field.get("type", ""), "anything")
+    return _WORDS.get(field.get("type", ""), "anything")
 
 
 def _bounds(field: dict[str, Any]) -> list[str]:
@@ -241,13 +251,7 @@ def commands_page() -> str:
 
     from pocketloop.cli.main import app
 
-    lines = [
-        "# The command line",
-        "",
-        "This page is made from the commands themselves; `pocketloop COMMAND --help` says the same. Exit status: 0 done,"
-        " 1 data or model cannot be used, 2 a mistake in a configuration or on the command line, 3 registered or judged,"
-        " but gates not passed.",
-    ]
+    lines = [_COMMANDS]
     for words, command in commands(typer.main.get_command(app), ("pocketloop",)):
         lines += ["", f"{'#' * min(len(words), 3)} {' '.join(words)}" if len(words) > 1 else "", ""]
         lines += [*_help(command), *_parameters(command)]

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -101,17 +102,22 @@ def commands_of(page: Path) -> list[str]:
     blocks = [found["text"] for found in FENCE.finditer(text)]
     blocks += re.findall(r"(?:^(?: {4}|\t)\S.*\n)+", FENCE.sub("", text), re.M)
     out = []
-    for line in "\n".join(blocks).replace("\\\n", " ").splitlines():
+    for line in re.sub(r"\\\n\s*", " ", "\n".join(blocks)).splitlines():
         call = re.match(r"^[\s$>]*(?:\.venv/bin/)?(pocketloop\s.*)$", line)
         if call:
             out += [part for part in re.split(r"\s(?:&&|\||;)\s", call[1]) if part.startswith("pocketloop ")]
     return out
 
 
+@cache
+def whole() -> Any:
+    return typer.main.get_command(app)
+
+
 def mistake(call: str) -> str:
     """What the command line would not understand about a call; empty when nothing."""
-    words = shlex.split(re.split(r"\s#\s|\s{2,}\(", call)[0].replace("[", "").replace("]", ""), comments=True)[1:]
-    command: Any = typer.main.get_command(app)
+    words = shlex.split(re.split(r"\s#\s|\s{2,}", call)[0].replace("[", "").replace("]", ""), comments=True)[1:]
+    command = whole()
     while getattr(command, "commands", None):
         if not words:
             return "a group without its command"
@@ -177,7 +183,7 @@ def test_every_section_and_key_of_a_recipe_is_on_its_page(reference: ModuleType)
 
 def test_every_command_is_on_its_page(reference: ModuleType) -> None:
     page = reference.commands_page()
-    for words, _ in reference.commands(typer.main.get_command(app), ("pocketloop",)):
+    for words, _ in reference.commands(whole(), ("pocketloop",)):
         assert len(words) == 1 or f" {' '.join(words)}\n" in page
 
 
