@@ -1,12 +1,20 @@
 """What a stack file says: components, the server that keeps the records, and the run settings that apply."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from pocketloop.contracts.home import project_root
 from pocketloop.contracts.loading import load_config
+
+
+def _given(value: Any) -> Any:
+    """A value without the keys that hold nothing: `${NAME:-}` leaves a key out where NAME is not set."""
+    if isinstance(value, dict):
+        inner = {key: _given(found) for key, found in value.items()}
+        return {key: found for key, found in inner.items() if found not in ("", None, {})}
+    return value
 
 
 class Component(BaseModel):
@@ -15,7 +23,7 @@ class Component(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     flavor: str
-    configuration: dict[str, Any] = {}
+    configuration: Annotated[dict[str, Any], BeforeValidator(_given)] = {}
 
 
 class ClusterHome(BaseModel):
@@ -33,7 +41,7 @@ class Cluster(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     home: ClusterHome
-    environment: dict[str, str] = {}
+    environment: Annotated[dict[str, str], BeforeValidator(_given)] = {}
     secrets: dict[str, dict[str, str]] = {}
     """Kubernetes Secret → its key → the environment variable that it becomes."""
 

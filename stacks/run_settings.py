@@ -1,6 +1,5 @@
 """How steps run: a run-settings file, and what it comes to for each step of a pipeline as ZenML reads it."""
 
-from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,6 @@ from pocketloop.contracts.loading import load_config
 from stacks.config import StackConfig
 from stacks.images import image_reference
 from stacks.kinds import KIND_OF, Kind
-
 
 _AS_BUILT = {
     "skip_build": True,
@@ -94,31 +92,29 @@ def load_runs(config: StackConfig) -> RunSettings | None:
     return load_config(path, RunSettings)
 
 
-def step_configurations(
-    config: StackConfig, runs: RunSettings, invocations: Iterable[tuple[str, str]]
-) -> dict[str, dict[str, Any]]:
-    """ZenML's configuration of each invocation (its id, its step's name) of a pipeline on this stack."""
-    return {identifier: _zenml(config, runs, step) for identifier, step in invocations}
-
-
 def with_runs(pipeline: Any, config: StackConfig, parameters: dict[str, Any]) -> Any:
     """The pipeline with the run settings that its stack names; the same pipeline when it names none."""
+    from zenml.enums import ExecutionMode
+
     runs = load_runs(config)
     if runs is None:
         return pipeline
     probe = pipeline.copy()
     probe.prepare(**parameters)
-    invocations = ((identifier, found.step.name) for identifier, found in probe.invocations.items())
-    return pipeline.with_options(steps=step_configurations(config, runs, invocations))
+    steps = {identifier: _zenml(config, runs, found.step.name) for identifier, found in probe.invocations.items()}
+    whole: dict[str, Any] = {}
+    if docker := _docker(config, None, "data"):
+        whole["settings"] = {"docker": docker}  # of the pod that starts the others
+    if config.components["orchestrator"].flavor == "kubeflow":
+        whole["execution_mode"] = ExecutionMode.CONTINUE_ON_FAILURE  # the one that it knows
+    return pipeline.with_options(steps=steps, **whole)
 
 
 def _zenml(config: StackConfig, runs: RunSettings, step: str) -> dict[str, Any]:
     given, cluster = runs.of(step), config.cluster
     resources = {"cpu_count": given.cpu, "memory": given.memory, "gpu_count": given.gpu}
     settings: dict[str, Any] = {"resources": {key: value for key, value in resources.items() if value is not None}}
-    if registry := config.components.get("container_registry"):
-        image = given.image or image_reference(KIND_OF[step], str(registry.configuration["uri"]))
-        settings["docker"] = {"parent_image": image, **_AS_BUILT}
+    settings["docker"] = _docker(config, given.image, KIND_OF[step])
     settings["orchestrator"] = _pod(config, given)
     made: dict[str, Any] = {
         "settings": {key: value for key, value in settings.items() if value},
@@ -132,6 +128,13 @@ def _zenml(config: StackConfig, runs: RunSettings, step: str) -> dict[str, Any]:
     if given.caching is not None:
         made["enable_cache"] = given.caching
     return made
+
+
+def _docker(config: StackConfig, image: str | None, kind: Kind) -> dict[str, Any]:
+    registry = config.components.get("container_registry")
+    if registry is None:
+        return {}
+    return {"parent_image": image or image_reference(kind, str(registry.configuration["uri"])), **_AS_BUILT}
 
 
 def _pod(config: StackConfig, given: StepRun) -> dict[str, Any]:
