@@ -32,16 +32,20 @@ def run_pipeline(pipeline: Callable[..., Any], stack: str, **parameters: Any) ->
     from zenml.integrations.registry import integration_registry
     from zenml.utils import source_utils
 
-    from stacks.apply import apply_stack
+    from stacks.apply import apply_stack, require_server
+    from stacks.config import load_stack, stack_file
+    from stacks.run_settings import with_runs
 
     # Compiling a pipeline imports every library that ZenML has materializers for (scikit-learn, torch: 40 % of a short
     # command's time). What flows between our steps has materializers of its own.
     integration_registry.activate_integrations = lambda: None
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     source_utils.set_custom_source_root(str(project_root()))
-    file = Path(stack) if stack.endswith((".yaml", ".yml")) else project_root() / "stacks" / f"{stack}.yaml"
+    file = stack_file(stack)
+    config = load_stack(file)
+    require_server(file, config)
     apply_stack(file)
-    return pipeline(**parameters)
+    return with_runs(pipeline, config, parameters)(**parameters)
 
 
 def output_of(run: Any, step: str, name: str) -> Any:
