@@ -7,7 +7,6 @@ What the orchestrator does not write, or writes so that it cannot be used, is me
 - It leaves out retries, GPUs without a node selector, and volumes.
 - It names the run by a placeholder in the environment, which Kubeflow resolves in commands and arguments only: all runs
   would count as one. Here the name comes from the pod's label.
-- It refuses the execution mode FAIL_FAST, which is what Kubeflow does: what depends on a failed step never starts.
 """
 
 from pathlib import Path
@@ -22,13 +21,10 @@ from pocketloop.contracts.files import atomic_file
 from pocketloop.contracts.home import project_root
 from pocketloop.contracts.recipe import BaseConfig
 from stacks.config import StackConfig
-from stacks.run_settings import Volume, load_runs, with_runs
+from stacks.run_settings import load_runs, with_runs
 
 IMAGE_ROOT = "/app"
 """Where the images of deploy/images hold the checkout, and where ZenML's entrypoint goes before it imports a step."""
-
-SERVER_SECRET = ("pocketloop-zenml", "api-key")
-"""The Kubernetes Secret, and its key, with which containers sign in to the ZenML server."""
 
 _RUN_ID = "metadata.labels['pipeline/runid']"
 _FOR_SERVER = (
@@ -46,7 +42,7 @@ class ContainerStep(BaseModel):
 
     name: str
     image: str
-    resources: dict[str, Any]
+    resources: str
     retries: int
     after: list[str]
 
@@ -63,19 +59,15 @@ def compile_pipeline(
     """
     from zenml.client import Client
     from zenml.config.global_config import GlobalConfiguration
-    from zenml.enums import ExecutionMode, StoreType
+    from zenml.enums import StoreType
     from zenml.exceptions import StackValidationError
     from zenml.orchestrators.utils import get_config_environment_vars
     from zenml.utils.env_utils import get_runtime_environment
 
     if GlobalConfiguration().store_configuration.type != StoreType.REST:
         raise ConfigError("containers need a ZenML server: set ZENML_STORE_URL and ZENML_STORE_API_KEY")
-    runs = load_runs(config)
-    if runs is None or runs.volume is None:
-        raise ConfigError(f"stack {config.name}: steps share the project's home; name its volume in the run settings")
     moved = {key: in_image(value, image_root) for key, value in parameters.items()}
     prepared = with_runs(pipeline, config, moved)
-    prepared.configure(execution_mode=ExecutionMode.CONTINUE_ON_FAILURE)
     prepared.prepare(**moved)
     try:
         snapshot = prepared.create_snapshot(name=name, replace=True)
@@ -84,13 +76,12 @@ def compile_pipeline(
     stack = Client().active_stack
     known, _token = get_config_environment_vars()
     shared = {key: value for key, value in known.items() if key in _FOR_SERVER}
-    shared["POCKETLOOP_HOME"] = runs.volume.mount
     environments = {
         step: {**shared, **get_runtime_environment(found.config, stack)}
         for step, found in snapshot.step_configurations.items()
     }
     with TemporaryDirectory() as folder:
-        orchestrator = _compiler(stack.orchestrator, runs.volume, snapshot, Path(folder))
+        orchestrator = _compiler(stack.orchestrator, config, snapshot, Path(folder))
         orchestrator.submit_pipeline(snapshot, stack, shared, environments)
         (file,) = Path(folder).glob("*.yaml")
         documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
@@ -110,10 +101,12 @@ def in_image(value: Any, image_root: str) -> Any:
     return value.model_copy(update=moved)
 
 
-def _compiler(stacked: Any, volume: Volume, snapshot: Any, folder: Path) -> Any:
+def _compiler(stacked: Any, config: StackConfig, snapshot: Any, folder: Path) -> Any:
     """The stack's orchestrator, but its IR stays in `folder` and has what ZenML leaves out."""
     from kfp import kubernetes
     from zenml.integrations.kubeflow.orchestrators import KubeflowOrchestrator
+
+    cluster, runs = config.cluster, load_runs(config)
 
     class Compiler(KubeflowOrchestrator):  # type: ignore[misc]
         @property
@@ -131,17 +124,17 @@ def _compiler(stacked: Any, volume: Volume, snapshot: Any, folder: Path) -> Any:
                 task.set_memory_request(memory).set_memory_limit(memory)
             if resources.gpu_count:
                 task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(resources.gpu_count)
-            retry = next(
-                step.config.retry
-                for name, step in snapshot.step_configurations.items()
-                if name == task._task_spec.display_name
-            )
-            if retry:
-                task.set_retry(retry.max_retries, f"{retry.delay}s", float(retry.backoff or 1))
+            step = snapshot.step_configurations[task._task_spec.display_name].config
+            if step.retry:
+                task.set_retry(step.retry.max_retries, f"{step.retry.delay}s", float(step.retry.backoff or 1))
+            for label, value in (runs.of(step.name).node_selector or {} if runs else {}).items():
+                kubernetes.add_node_selector(task, label, value)
             task.container_spec.env.pop("KFP_RUN_ID")
             kubernetes.use_field_path_as_env(task, "KFP_RUN_ID", _RUN_ID)
-            kubernetes.mount_pvc(task, volume.claim, volume.mount)
-            kubernetes.use_secret_as_env(task, SERVER_SECRET[0], {SERVER_SECRET[1]: "ZENML_STORE_API_KEY"})
+            if cluster:
+                kubernetes.mount_pvc(task, cluster.home.claim, cluster.home.path)
+                for secret, keys in cluster.secrets.items():
+                    kubernetes.use_secret_as_env(task, secret, keys)
             return task
 
     fields = ("name", "id", "config", "flavor", "type", "user", "created", "updated", "environment", "secrets")
@@ -160,11 +153,19 @@ def _steps(spec: dict[str, Any]) -> list[ContainerStep]:
             found[key] = ContainerStep(
                 name=task["taskInfo"]["name"],
                 image=container["image"],
-                resources=container.get("resources", {}),
+                resources=_said(container.get("resources", {})),
                 retries=task.get("retryPolicy", {}).get("maxRetryCount", 0),
                 after=after,
             )
     return list(found.values())
+
+
+def _said(resources: dict[str, Any]) -> str:
+    said = [f"{resources['resourceCpuLimit']} CPU"] if "resourceCpuLimit" in resources else []
+    said += [resources["resourceMemoryLimit"]] if "resourceMemoryLimit" in resources else []
+    if gpu := resources.get("accelerator"):
+        said.append(f"{gpu['resourceCount']} {gpu['resourceType']}")
+    return ", ".join(said) or "no limits"
 
 
 def kubeflow_cron(expression: str) -> str:

@@ -9,9 +9,8 @@ import typer
 
 from pocketloop.cli.console import say
 from pocketloop.cli.recipes import Overrides
-from pocketloop.cli.running import Stack, environment
+from pocketloop.cli.running import Stack, environment, use_stack
 from pocketloop.contracts.errors import ConfigError
-from pocketloop.contracts.home import project_root
 from pocketloop.contracts.loading import load_base_config, load_catalogue, load_recipe
 
 PIPELINES = ("curate", "train", "retrain", "promote", "watch", "prepare-base")
@@ -37,7 +36,7 @@ def compile_(
     The file holds no secret: it names the Kubernetes Secrets and the volume that the stack file declares.
     """
     function, parameters = _pipeline(pipeline, adapter, overrides)
-    from stacks.kubeflow import SERVER_SECRET, compile_pipeline, kubeflow_cron, write_recurring_run
+    from stacks.kubeflow import compile_pipeline, kubeflow_cron, write_recurring_run
 
     if cron:
         kubeflow_cron(cron)
@@ -46,9 +45,9 @@ def compile_(
     steps = compile_pipeline(function(), config, name, out, **parameters)
     say(f"{out}: {name}, {len(steps)} steps, each a container")
     for step in steps:
-        asked = ", ".join(f"{key.removeprefix('resource')} {_short(value)}" for key, value in step.resources.items())
-        say(f"  {step.name:<18} {step.image}  {asked or 'no limits'}, {step.retries} retries")
-    say(f"every step mounts a volume as its home and signs in to ZenML with Secret {SERVER_SECRET[0]}: docs/cluster.md")
+        say(f"  {step.name:<18} {step.image}  {step.resources}, {step.retries} retries")
+    home, secrets = config.cluster.home, ", ".join(config.cluster.secrets) or "none"
+    say(f"every step mounts volume claim {home.claim} at {home.path}; Kubernetes Secrets: {secrets} (docs/cluster.md)")
     say(f"  once      kfp run create --experiment-name pocketloop --run-name {name} --package-file {_quoted(out)}")
     if cron:
         recurring = out.with_suffix(".recurring.yaml")
@@ -95,25 +94,15 @@ def _applied(stack: str) -> Any:
     file = stack_file(stack)
     config = load_stack(file)
     orchestrator = config.components.get("orchestrator")
-    if orchestrator is None or orchestrator.flavor != "kubeflow":
-        raise ConfigError(f"{file}: its orchestrator is not kubeflow: only such a stack can be compiled")
+    if orchestrator is None or orchestrator.flavor != "kubeflow" or config.cluster is None:
+        raise ConfigError(
+            f"{file}: only a stack with the kubeflow orchestrator and a `cluster` section can be compiled"
+        )
     if find_spec("kfp") is None or find_spec("kfp.kubernetes") is None:
         raise ConfigError("compiling needs Kubeflow's packages: pip install 'pocketloop[cluster]'")
     environment()
-    from zenml.integrations.registry import integration_registry
-    from zenml.utils import source_utils
-
-    from stacks.apply import apply_stack
-
-    integration_registry.activate_integrations = lambda: None
-    source_utils.set_custom_source_root(str(project_root()))
-    apply_stack(file)
-    return config
+    return use_stack(stack)
 
 
 def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
-
-
-def _short(value: Any) -> str:
-    return " ".join(map(str, value.values())) if isinstance(value, dict) else str(value)
