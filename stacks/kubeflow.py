@@ -18,13 +18,9 @@ from pydantic import BaseModel
 
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.files import atomic_file
-from pocketloop.contracts.home import project_root
 from pocketloop.contracts.recipe import BaseConfig
 from stacks.config import StackConfig
 from stacks.run_settings import load_runs, with_runs
-
-IMAGE_ROOT = "/app"
-"""Where the images of deploy/images hold the checkout, and where ZenML's entrypoint goes before it imports a step."""
 
 _RUN_ID = "metadata.labels['pipeline/runid']"
 _FOR_SERVER = (
@@ -32,7 +28,7 @@ _FOR_SERVER = (
     "ZENML_STORE_URL",
     "ZENML_ACTIVE_STACK_ID",
     "ZENML_ACTIVE_PROJECT_ID",
-    "ZENML_DISABLE_CREDENTIALS_DISK_CACHING",
+    "DISABLE_CREDENTIALS_DISK_CACHING",
 )
 """What a container must know of the server. The rest of the client's configuration names its user and its machine."""
 
@@ -48,7 +44,7 @@ class ContainerStep(BaseModel):
 
 
 def compile_pipeline(
-    pipeline: Any, config: StackConfig, name: str, out: Path, image_root: str = IMAGE_ROOT, **parameters: Any
+    pipeline: Any, config: StackConfig, name: str, out: Path, **parameters: Any
 ) -> list[ContainerStep]:
     """Write the IR of `pipeline` on the active stack to `out`; its steps in an order in which they may run.
 
@@ -66,7 +62,7 @@ def compile_pipeline(
 
     if GlobalConfiguration().store_configuration.type != StoreType.REST:
         raise ConfigError("containers need a ZenML server: set ZENML_STORE_URL and ZENML_STORE_API_KEY")
-    moved = {key: in_image(value, image_root) for key, value in parameters.items()}
+    moved = {key: value.relocatable() if isinstance(value, BaseConfig) else value for key, value in parameters.items()}
     prepared = with_runs(pipeline, config, moved)
     prepared.prepare(**moved)
     try:
@@ -89,16 +85,6 @@ def compile_pipeline(
     with atomic_file(out) as temporary:
         temporary.write_text(yaml.safe_dump_all(documents, sort_keys=True), encoding="utf-8")
     return _steps(documents[0])
-
-
-def in_image(value: Any, image_root: str) -> Any:
-    """A parameter as a container reads it: a base's files lie where the image has the checkout."""
-    if not isinstance(value, BaseConfig):
-        return value
-    here = f"{project_root()}/"
-    paths = {key: getattr(value, key) for key in ("source", "chat_template", "calibration")}
-    moved = {key: path.replace(here, f"{image_root}/", 1) for key, path in paths.items() if path}
-    return value.model_copy(update=moved)
 
 
 def _compiler(stacked: Any, config: StackConfig, snapshot: Any, folder: Path) -> Any:

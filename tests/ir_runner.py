@@ -1,6 +1,6 @@
 """Runs compiled IR as Kubeflow would, but each container's command is a process of this machine.
 
-A process gets what the IR gives its container: the environment, Kubernetes Secrets and the pod's fields, and the volume at
+A process gets what the IR gives its container: the environment, Kubernetes Secrets, the pod's fields, and the volume at
 the path where it is mounted. Of an image it gets, from here:
 
 - `PATH` with this interpreter's `python`, and the checkout on `PYTHONPATH`, which the images hold in /app;
@@ -12,11 +12,15 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+AT_ONCE = 2
+"""Containers that run at the same time."""
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -30,7 +34,7 @@ os.chdir = lambda path: _chdir(os.environ["APP"] if path == "/app" else path)
 
 @dataclass
 class Ended:
-    """How a task ended: each attempt's exit status, what it printed, and the processor's time that it took."""
+    """How a task ended: each attempt's exit status, and what it printed."""
 
     statuses: list[int] = field(default_factory=list)
     printed: str = ""
@@ -49,14 +53,20 @@ class Cluster:
     def run(self, ir: Path, run_id: str) -> dict[str, Ended]:
         """Run the IR; a task starts when all that it depends on have succeeded, and is retried as the IR says."""
         spec, platform = yaml.safe_load_all(ir.read_text(encoding="utf-8"))
-        tasks, ended = spec["root"]["dag"]["tasks"], dict[str, Ended]()
-        while ready := [name for name, task in tasks.items() if name not in ended and _ready(task, ended)]:
-            name = ready[0]
-            executor = spec["components"][tasks[name]["componentRef"]["name"]]["executorLabel"]
-            container = spec["deploymentSpec"]["executors"][executor]["container"]
-            pod = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][executor]
-            ended[name] = self._attempts(tasks[name], container, self._environment(container, pod, run_id))
-        return ended
+        tasks, ended, running = spec["root"]["dag"]["tasks"], dict[str, Ended](), dict[Future[Ended], str]()
+        with ThreadPoolExecutor(AT_ONCE) as nodes:
+            while True:
+                for name in [n for n, task in tasks.items() if _ready(task, ended)]:
+                    if name not in ended and name not in running.values():
+                        executor = spec["components"][tasks[name]["componentRef"]["name"]]["executorLabel"]
+                        container = spec["deploymentSpec"]["executors"][executor]["container"]
+                        pod = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][executor]
+                        environment = self._environment(container, pod, run_id)
+                        running[nodes.submit(self._attempts, tasks[name], container, environment)] = name
+                if not running:
+                    return ended
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    ended[running.pop(future)] = future.result()
 
     def _attempts(self, task: dict[str, Any], container: dict[str, Any], environment: dict[str, str]) -> Ended:
         ended, name = Ended(), task["taskInfo"]["name"]
@@ -78,6 +88,8 @@ class Cluster:
             print(f"  {name}: exit status {done.returncode}, {time.perf_counter() - started:.0f} s", flush=True)
             ended.statuses.append(done.returncode)
             ended.printed += done.stdout
+            if done.returncode:
+                print(done.stdout[-4000:], flush=True)
             if done.returncode == 0:
                 break
         return ended
