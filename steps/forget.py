@@ -135,7 +135,7 @@ def _shows(uri: str, traces: Traces) -> bool:
 
 def _erase_work(home: Home, dry_run: bool) -> tuple[int, int]:
     """Remove the scratch folders of steps that have ended; how many these are, and how many belong to living ones."""
-    folders = list((home.root / "work").glob("*"))
+    folders = list(home.work.glob("*"))
     ended = [folder for folder in folders if not in_use(folder)]
     for folder in ended if not dry_run else []:
         shutil.rmtree(folder, ignore_errors=True)

@@ -62,8 +62,7 @@ def stage(name: str) -> Iterator[Stage]:
 
     Its scratch folder goes when a later stage ends: ZenML copies a returned folder only after the step has returned.
     """
-    home = Home()
-    work = home.root / "work"
+    work = Home().work
     work.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{name}-", dir=work))
     running = Stage(name, scratch)

@@ -11,6 +11,7 @@ import typer
 from pocketloop.cli import (
     cdn,
     collector,
+    compiling,
     data,
     delivery,
     device,
@@ -59,6 +60,7 @@ review.add_to(app)
 delivery.add_to(app)
 cdn.add_to(app)
 collector.add_to(app)
+compiling.add_to(app)
 device.add_to(app)
 fleet.add_to(app)
 shapes.add_to(app)

@@ -85,8 +85,8 @@ def apply(file: Annotated[Path, typer.Argument(help="A stack file.")]) -> None:
     environment()
     from stacks.apply import apply_stack
 
-    for component, what in apply_stack(file).items():
-        say(f"{component}: {what}")
+    for part in apply_stack(file).components:
+        say(f"{part.type}: {part.what}")
 
 
 def _checked(adapter: str, overrides: list[str] | None) -> Recipe:

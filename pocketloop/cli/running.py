@@ -32,12 +32,13 @@ def environment() -> Home:
     return home
 
 
-def run_pipeline(pipeline: Callable[..., Any], stack: str, **parameters: Any) -> Any:
-    """Run a pipeline on the stack `stacks/<stack>.yaml` (or a file) and return ZenML's run, its error raised."""
+def use_stack(stack: str) -> Any:
+    """Make the stack `stacks/<stack>.yaml` (or a file) the active one; returns what its file says."""
     from zenml.integrations.registry import integration_registry
     from zenml.utils import source_utils
 
-    from stacks.apply import apply_stack
+    from stacks.apply import apply_stack, require_server
+    from stacks.config import load_stack, stack_file
 
     # Compiling a pipeline imports every library that ZenML has materializers for (scikit-learn, torch: 40 % of a short
     # command's time). What flows between our steps has materializers of its own.
@@ -45,10 +46,19 @@ def run_pipeline(pipeline: Callable[..., Any], stack: str, **parameters: Any) ->
     if not is_verbose():
         logging.getLogger("great_expectations").setLevel(logging.ERROR)
     source_utils.set_custom_source_root(str(project_root()))
-    file = Path(stack) if stack.endswith((".yaml", ".yml")) else project_root() / "stacks" / f"{stack}.yaml"
+    file = stack_file(stack)
+    config = load_stack(file)
+    require_server(file, config)
+    apply_stack(file)
+    return config
+
+
+def run_pipeline(pipeline: Callable[..., Any], stack: str, **parameters: Any) -> Any:
+    """Run a pipeline on a stack and return ZenML's run, its error raised."""
+    from stacks.run_settings import with_runs
+
     with recorded(Home(), str(getattr(pipeline, "name", "pipeline")), _subject(parameters)):
-        apply_stack(file)
-        return pipeline(**parameters)
+        return with_runs(pipeline, use_stack(stack), parameters)(**parameters)
 
 
 def _subject(parameters: dict[str, Any]) -> str:

@@ -51,6 +51,14 @@ class Home:
         return self.root / "bases"
 
     @property
+    def work(self) -> Path:
+        """Scratch folders of running steps; POCKETLOOP_WORK puts them beside the home.
+
+        They are told apart by process id, so they must lie on a disk that only one container sees.
+        """
+        return Path(os.environ.get("POCKETLOOP_WORK") or self.root / "work")
+
+    @property
     def exports(self) -> Path:
         """Files for phones as `pocketloop export` writes them, one folder for each version."""
         return self.root / "exports"

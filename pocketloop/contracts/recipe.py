@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pocketloop.contracts.examples import Task
 from pocketloop.contracts.files import canonical_json, sha256_text
+from pocketloop.contracts.home import project_root
 from pocketloop.contracts.lowering import PteForm
 from pocketloop.contracts.metrics import AGAINST_CHAMPION, ITEM_METRICS, SET_METRICS
 from pocketloop.contracts.parts import Name, Part, Share
@@ -494,6 +495,18 @@ class BaseConfig(Part):
     digest: str | None = None
     license: str = ""
     notes: str = ""
+
+    @field_validator("source", "chat_template", "calibration")
+    @classmethod
+    def _in_this_checkout(cls, value: str | None) -> str | None:
+        """A path in the checkout is absolute here; who wrote it may have had the checkout elsewhere (a container)."""
+        return str(project_root() / value) if value and (project_root() / value).exists() else value
+
+    def relocatable(self) -> "BaseConfig":
+        """The same, with what lies in the checkout named from its top."""
+        names = ("source", "chat_template", "calibration")
+        here = f"{project_root()}/"
+        return self.model_copy(update={name: (getattr(self, name) or "").removeprefix(here) or None for name in names})
 
 
 class Catalogue(Part):

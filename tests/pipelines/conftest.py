@@ -5,6 +5,9 @@ import time
 
 import pytest
 from command_line import SMALL, Fleet
+from object_store import s3_server
+
+__all__ = ["s3_server"]
 
 
 @pytest.fixture(scope="session")
