@@ -14,6 +14,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args, get_origin
 
@@ -233,6 +234,7 @@ def _default(field: Any) -> str:
     return f"`{json.dumps(value, ensure_ascii=False)}`"
 
 
+@cache
 def _attribute_docs(model: Any) -> dict[str, str]:
     """The docstrings below a model's fields, its bases' included; read from the source."""
     found: dict[str, str] = {}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,14 +98,15 @@ def test_every_relative_link_leads_to_a_file_and_its_heading(page: Path) -> None
 
 
 def commands_of(page: Path) -> list[str]:
-    """Calls of `pocketloop` in a page's code blocks, indented ones included; each without its comment."""
+    """Calls of `pocketloop` in a page's code blocks, indented ones included, but for those shown to fail."""
     text = page.read_text("utf-8")
     blocks = [found["text"] for found in FENCE.finditer(text)]
     blocks += re.findall(r"(?:^(?: {4}|\t)\S.*\n)+", FENCE.sub("", text), re.M)
     out = []
-    for line in re.sub(r"\\\n\s*", " ", "\n".join(blocks)).splitlines():
+    lines = re.sub(r"\\\n\s*", " ", "\n".join(blocks)).splitlines()
+    for line, after in pairwise([*lines, ""]):
         call = re.match(r"^[\s$>]*(?:\.venv/bin/)?(pocketloop\s.*)$", line)
-        if call:
+        if call and not after.startswith("error:"):
             out += [part for part in re.split(r"\s(?:&&|\||;)\s", call[1]) if part.startswith("pocketloop ")]
     return out
 
@@ -120,7 +122,7 @@ def mistake(call: str) -> str:
     command = whole()
     while getattr(command, "commands", None):
         if not words:
-            return "a group without its command"
+            return "a group without its command" if command is not whole() else ""
         known = command.commands
         if words[0] not in known:
             if words[0].startswith("-"):
