@@ -14,10 +14,11 @@ from typing import Any
 from zenml import log_metadata
 from zenml.config import CachePolicy
 
+from pocketloop.contracts.errors import note_stage
 from pocketloop.contracts.files import sha256_file, sha256_text
 from pocketloop.contracts.home import Home, project_root
 
-_NEVER_CACHED = {"cli", "delivery", "device", "services"}
+_NEVER_CACHED = {"cli", "delivery", "device", "schedules", "services"}
 """Rooms whose results are never reused: a change in them leaves what was trained as it is."""
 
 
@@ -73,6 +74,9 @@ def stage(name: str) -> Iterator[Stage]:
         seconds = time.perf_counter() - started
         print(f"✓ {name:<10} {seconds:6.1f} s   {running.summary}", flush=True)
         log_metadata({"seconds": round(seconds, 3), **running.metadata})
+    except BaseException as error:
+        note_stage(error, name)
+        raise
     finally:
         for other in work.iterdir():
             own = other.name.startswith(f"{os.getpid()}-")

@@ -35,6 +35,12 @@ class ExportError(PocketloopError):
     """A model cannot be expressed in the asked format, or the exported file behaves differently."""
 
 
+class AdapterBusy(PocketloopError):
+    """Another process runs this adapter (exit status 75: the same command succeeds later)."""
+
+    exit_code = 75
+
+
 class GateFailed(PocketloopError):
     """A candidate did not pass its gates (exit status 3)."""
 
@@ -55,3 +61,18 @@ class DeliveryError(PocketloopError):
 
 class DeviceError(PocketloopError):
     """A device could not take, or refused, what it was offered; what it runs is unchanged."""
+
+
+_FAILED_IN = "failed in stage "
+
+
+def note_stage(error: BaseException, stage: str) -> None:
+    """Remember on an error in which stage it came up; the innermost stays."""
+    if stage_of(error) is None:
+        error.add_note(_FAILED_IN + stage)
+
+
+def stage_of(error: BaseException) -> str | None:
+    """The stage in which the error came up, if it came up in one."""
+    notes = (note for note in getattr(error, "__notes__", ()) if note.startswith(_FAILED_IN))
+    return next((note.removeprefix(_FAILED_IN) for note in notes), None)
