@@ -26,6 +26,7 @@ from pocketloop.cli import (
     registry,
     review,
     safety,
+    schedule,
     shapes,
     suites,
     ui,
@@ -62,6 +63,7 @@ fleet.add_to(app)
 shapes.add_to(app)
 export.add_to(app)
 safety.add_to(app)
+schedule.add_to(app)
 ui.add_to(app)
 
 

@@ -32,16 +32,25 @@ def run_pipeline(pipeline: Callable[..., Any], stack: str, **parameters: Any) ->
     from zenml.integrations.registry import integration_registry
     from zenml.utils import source_utils
 
-    from stacks.apply import apply_stack
-
     # Compiling a pipeline imports every library that ZenML has materializers for (scikit-learn, torch: 40 % of a short
     # command's time). What flows between our steps has materializers of its own.
     integration_registry.activate_integrations = lambda: None
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     source_utils.set_custom_source_root(str(project_root()))
-    file = Path(stack) if stack.endswith((".yaml", ".yml")) else project_root() / "stacks" / f"{stack}.yaml"
-    apply_stack(file)
+    use_stack(stack)
     return pipeline(**parameters)
+
+
+def use_stack(stack: str) -> None:
+    """Bring ZenML in line with the stack `stacks/<stack>.yaml` (or a file), and make it the active one."""
+    from stacks.apply import apply_stack
+
+    apply_stack(stack_file(stack))
+
+
+def stack_file(stack: str) -> Path:
+    """Where a stack's file lies, given its name or its path."""
+    return Path(stack) if stack.endswith((".yaml", ".yml")) else project_root() / "stacks" / f"{stack}.yaml"
 
 
 def output_of(run: Any, step: str, name: str) -> Any:

@@ -69,5 +69,5 @@ class Night(Part):
     seconds: float | None = None
     """`None` while it runs, and for one that never came to its end."""
     outcome: Outcome
-    untold: list[str] = []
+    untold: list[str] = Field(default_factory=list)
     """Whom this failure has not been told: `webhook`, `alerter`."""

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pocketloop.contracts.events import Quarantined
 from pocketloop.contracts.files import sha256_text, write_json
@@ -22,6 +22,8 @@ from pocketloop.data.collect import oldest_day, skills_of
 from pocketloop.data.event_log import open_log, watermark
 from pocketloop.data.example_files import find_example_file, stream_examples
 from pocketloop.data.lines import open_raw, read_lines
+
+_GENERATED = "demo://"
 
 
 class FileSeen(Part):
@@ -37,7 +39,7 @@ class Seen(Part):
 
     watermark: int = 0
     """Number of the newest event that the log held."""
-    examples: dict[str, FileSeen] = {}
+    examples: dict[str, FileSeen] = Field(default_factory=dict)
 
 
 class News(NamedTuple):
@@ -47,8 +49,6 @@ class News(NamedTuple):
     """That the recipe may learn from: of its skills, with consent, young enough."""
     examples: int
     """Lines added to example files, or of files that changed."""
-    files: dict[str, FileSeen]
-    """The example files as they are now."""
 
     @property
     def total(self) -> int:
@@ -75,12 +75,21 @@ def look_for_news(recipe: Recipe, log: Path, seen: Seen, now: datetime) -> News:
     Raises:
         DataError: an example file or the log cannot be read.
     """
-    files, added = {}, 0
-    for source in recipe.data.sources:
-        if isinstance(source, ExamplesSource) and source.uri not in files:
-            files[source.uri], new = _look_at(source.uri, recipe, seen.examples.get(source.uri))
-            added += new
-    return News(_new_events(recipe, log, seen.watermark, now), added, files)
+    added = sum(_added(uri, recipe, seen.examples.get(uri)) for uri in _files(recipe))
+    return News(_new_events(recipe, log, seen.watermark, now), added)
+
+
+def example_files_now(recipe: Recipe) -> dict[str, FileSeen]:
+    """The recipe's example files by address, to be remembered once a run that reads them has come to its end.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    return {uri: _look_at(uri, None)[0] for uri in _files(recipe)}
+
+
+def _files(recipe: Recipe) -> list[str]:
+    return list(dict.fromkeys(source.uri for source in recipe.data.sources if isinstance(source, ExamplesSource)))
 
 
 def _new_events(recipe: Recipe, log: Path, since: int, now: datetime) -> int:
@@ -105,14 +114,18 @@ def _new_events(recipe: Recipe, log: Path, since: int, now: datetime) -> int:
     return int(count)
 
 
-def _look_at(uri: str, recipe: Recipe, before: FileSeen | None) -> tuple[FileSeen, int]:
-    """An example file as it is, and how many of its lines are new."""
-    if uri.startswith("demo://"):  # its address says all that is in it
-        digest = sha256_text(uri)
-        if before is not None and before.digest == digest:
-            return before, 0
-        count = sum(not isinstance(row, Quarantined) for row in stream_examples(uri, recipe.task))
-        return FileSeen(lines=count, digest=digest), count
+def _added(uri: str, recipe: Recipe, before: FileSeen | None) -> int:
+    """How many lines behind `uri` are new."""
+    now, added = _look_at(uri, before)
+    if now == before or not uri.startswith(_GENERATED):
+        return added
+    return sum(not isinstance(row, Quarantined) for row in stream_examples(uri, recipe.task))
+
+
+def _look_at(uri: str, before: FileSeen | None) -> tuple[FileSeen, int]:
+    """An example file as it is, and how many of its lines are new; a generated set is told by its address alone."""
+    if uri.startswith(_GENERATED):
+        return FileSeen(lines=0, digest=sha256_text(uri)), 0
     content, lines, known = hashlib.sha256(), 0, 0
     with open_raw(find_example_file(uri)) as raw:
         for line in read_lines(raw):

@@ -43,7 +43,9 @@ class ScheduleStore:
         found = self.find(adapter)
         if found is None:
             known = ", ".join(schedule.adapter for schedule in self.all())
-            hint = f"known: {known}" if known else f'`pocketloop schedule create {adapter} --cron "0 3 * * *"` makes one'
+            hint = (
+                f"known: {known}" if known else f'`pocketloop schedule create {adapter} --cron "0 3 * * *"` makes one'
+            )
             raise ConfigError(f"{adapter} has no schedule; {hint}")
         return found
 

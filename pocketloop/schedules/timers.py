@@ -117,7 +117,7 @@ class Systemd:
 
 
 class Crontab:
-    """Lines between two marks at the beginning of the user's crontab: what others set further down does not reach it."""
+    """Lines between two marks at the beginning of the crontab: what others set further down does not reach them."""
 
     def install(self, schedule: Schedule, command: Command) -> str:
         """Write the entry; where the schedule counts in another time zone than cron does, it looks every 15 minutes."""
