@@ -50,6 +50,8 @@ def create(recipe: Recipe, cron: str, stack: str) -> None:
     except ConfigError:
         raise
     except Exception as error:
+        for left in Client().list_schedules(name=name).items:  # ZenML enters it before the orchestrator has taken it
+            Client().zen_store.delete_schedule(left.id, soft=False)
         reason = str(error).strip().splitlines()
         raise ConfigError(
             f"stack {stack} did not take the schedule: {type(error).__name__}{': ' + reason[0] if reason else ''}; "

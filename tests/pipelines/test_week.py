@@ -1,9 +1,10 @@
-"""A week of nights on real pipelines and a fake clock: every night ends as it should, and nothing is trained on twice."""
+"""A week of nights on real pipelines: every night ends as it should, and nothing is trained on twice."""
 
 import json
 import signal
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import pairwise
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -213,4 +214,4 @@ def _week(week: Week) -> None:
     assert trained == len(candidates) == len({one["dataset_digest"] for one in candidates}) == 4
     by_version = sorted(candidates, key=lambda one: int(one["version"]))
     learnt = [week.learnt(one["dataset_digest"]) for one in by_version]
-    assert all(len(later - earlier) > 5 for earlier, later in zip(learnt, learnt[1:], strict=False))
+    assert all(len(later - earlier) > 5 for earlier, later in pairwise(learnt))
