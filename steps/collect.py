@@ -1,6 +1,7 @@
 """Collect: from what phones posted and from example files to the records that this recipe may learn from."""
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from zenml import step
@@ -21,12 +22,17 @@ def collect(recipe: Recipe) -> tuple[Annotated[Folder, "collected"], Annotated[C
     from pocketloop.contracts.loading import load_collector
     from pocketloop.data.collect import collect as collect_records
     from pocketloop.data.received import Received
+    from pocketloop.data.taking_in import take_in
 
     home, now, config = Home(), datetime.now(UTC), load_collector()
     with stage("collect") as this:
         news = ""
         if any(source.kind == "events" for source in recipe.data.sources):
-            news = _take_in(home, Received.of(config, home), now, config.retention_days)
+            received = Received.of(config, home)
+            taken = take_in(home.events, received, now, config.retention_days, partial(_forget, home, received, now))
+            for damaged in taken.damaged:
+                print(f"  ! {damaged}", flush=True)
+            news = "".join(f"; {count} {what}" for what, count in taken.counts.items() if count)
         report = collect_records(recipe, home.events, this.scratch, now)
         left_out = ", ".join(f"{count} {reason}" for reason, count in report.count.left_out.items())
         this.done(
@@ -39,22 +45,7 @@ def collect(recipe: Recipe) -> tuple[Annotated[Folder, "collected"], Annotated[C
         return Folder.of(this.scratch), report
 
 
-def _take_in(home: Home, received: "Received", now: datetime, retention_days: float) -> str:
-    """Bring the log up to date: what arrived comes in, who is forgotten and what is too old goes; says what changed."""
-    from pocketloop.data.pull import pull
-    from pocketloop.data.retention import expire
+def _forget(home: Home, received: "Received", now: datetime, device_id: str) -> None:
     from steps.forget import forget
 
-    pulled = pull(received, home.events, now)
-    for damaged in pulled.damaged:
-        print(f"  ! {damaged}", flush=True)
-    for device_id in pulled.forgotten_elsewhere:
-        forget(home, received, device_id, now)
-    expired = expire(home.events, received, now, retention_days)
-    counts = {
-        "newly arrived": pulled.new,
-        "lines refused": sum(pulled.quarantined.values()),
-        "devices forgotten": len(pulled.forgotten_elsewhere),
-        f"events older than {retention_days:g} days removed": expired.events,
-    }
-    return "".join(f"; {count} {what}" for what, count in counts.items() if count)
+    forget(home, received, device_id, now)

@@ -18,7 +18,7 @@ from pocketloop.contracts.errors import note_stage
 from pocketloop.contracts.files import sha256_file, sha256_text
 from pocketloop.contracts.home import Home, project_root
 
-_NEVER_CACHED = {"cli", "delivery", "device", "services"}
+_NEVER_CACHED = {"cli", "delivery", "device", "schedules", "services"}
 """Rooms whose results are never reused: a change in them leaves what was trained as it is."""
 
 

@@ -28,6 +28,7 @@ from pocketloop.cli import (
     registry,
     review,
     safety,
+    schedule,
     shapes,
     status,
     suites,
@@ -66,6 +67,7 @@ fleet.add_to(app)
 shapes.add_to(app)
 export.add_to(app)
 safety.add_to(app)
+schedule.add_to(app)
 ui.add_to(app)
 
 

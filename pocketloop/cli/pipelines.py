@@ -2,12 +2,13 @@
 
 import time
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from pocketloop.cli.completion import base_names
 from pocketloop.cli.console import emit, say
+from pocketloop.cli.news import counted, news_of, read_files, remember
 from pocketloop.cli.recipes import Adapter, Overrides
 from pocketloop.cli.running import Stack, environment, output_of, run_pipeline
 from pocketloop.cli.runs import note_result
@@ -16,7 +17,14 @@ from pocketloop.contracts.exports import NOT_FOR_PHONES
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_base_config, load_catalogue, load_recipe
 from pocketloop.contracts.recipe import GgufConfig, GgufQuantization, Recipe
+from pocketloop.schedules.holding import held
 
+if TYPE_CHECKING:
+    from pocketloop.registry.mlflow_store import Candidate
+
+IfNew = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Do nothing below N new examples since the adapter's last run.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the candidate as JSON on the last line.")]
 
 
@@ -31,30 +39,45 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(group, name="stack")
 
 
-def retrain(adapter: Adapter, overrides: Overrides = None, stack: Stack = "local", as_json: AsJson = False) -> None:
+def retrain(
+    adapter: Adapter,
+    overrides: Overrides = None,
+    stack: Stack = "local",
+    as_json: AsJson = False,
+    if_new: IfNew = 0,
+) -> None:
     """The main job: curate the newest data, train, export, judge, and register a candidate for review.
 
     Stages whose inputs have not changed are taken from the run before. The exit status is 0 when the candidate
-    passed its gates, 3 when it was registered without passing, 1 or 2 when the run could not be finished.
+    passed its gates, 3 when it was registered without passing, 75 when another process runs this adapter, 1 or 2 when
+    the run could not be finished.
     """
-    recipe = _checked(adapter, overrides)
-    _run("retrain", recipe, stack, as_json)
+    recipe = checked(adapter, overrides)
+    with held(Home(), recipe.adapter, f"pocketloop retrain {recipe.adapter}"):
+        if if_new:
+            news = news_of(Home(), recipe)
+            if news.total < if_new:
+                print(f"{recipe.adapter}: {counted(news)} since its last run, {if_new} are asked for; nothing is done")
+                return
+        _run("retrain", recipe, stack, as_json)
 
 
 def train(adapter: Adapter, overrides: Overrides = None, stack: Stack = "local", as_json: AsJson = False) -> None:
-    """Train on the newest dataset release, without collecting anything new."""
-    recipe = _checked(adapter, overrides)
-    _run("train", recipe, stack, as_json)
+    """Train on the newest dataset release, without collecting anything new. The exit status is that of `retrain`."""
+    recipe = checked(adapter, overrides)
+    with held(Home(), recipe.adapter, f"pocketloop train {recipe.adapter}"):
+        _run("train", recipe, stack, as_json)
 
 
 def curate(adapter: Adapter, overrides: Overrides = None, stack: Stack = "local") -> None:
     """Collect, scrub, validate, label and freeze a dataset release, without training."""
-    recipe = _checked(adapter, overrides)
+    recipe = checked(adapter, overrides)
     home = environment()
-    from pipelines.curate import curate as pipeline
+    with held(home, recipe.adapter, f"pocketloop curate {recipe.adapter}"):
+        from pipelines.curate import curate as pipeline
 
-    started = time.perf_counter()
-    run = run_pipeline(pipeline, stack, recipe=recipe)
+        started = time.perf_counter()
+        run = run_pipeline(pipeline, stack, recipe=recipe)
     _timing(run, time.perf_counter() - started)
     digest = str(output_of(run, "release", "release").digest)
     note_result(home, "curate", recipe.adapter, f"release {digest[:12]}")
@@ -89,7 +112,7 @@ def apply(file: Annotated[Path, typer.Argument(help="A stack file.")]) -> None:
         say(f"{part.type}: {part.what}")
 
 
-def _checked(adapter: str, overrides: list[str] | None) -> Recipe:
+def checked(adapter: str, overrides: list[str] | None) -> Recipe:
     """The recipe, with everything it names, checked before anything slow starts."""
     recipe = load_recipe(adapter, overrides)
     load_base_config(recipe.base)
@@ -116,6 +139,18 @@ def _warn_of_spent_sets(home: Home, recipe: Recipe) -> None:
 
 
 def _run(name: str, recipe: Recipe, stack: str, as_json: bool) -> None:
+    found = register_candidate(name, recipe, stack)
+    if as_json:
+        emit(found)
+    if found.verdict != "pass":
+        raise GateFailed(
+            f"{found.adapter}@{found.version} did not pass its gates ({found.verdict}): "
+            f"pocketloop review show {found.adapter}@{found.version}"
+        )
+
+
+def register_candidate(name: str, recipe: Recipe, stack: str) -> "Candidate":
+    """Run the pipeline `name` (`retrain` or `train`) to its registered candidate, and say where to look at it."""
     from pocketloop.cli.planned_export import planned_export_here
 
     for sentence in planned_export_here(recipe, load_base_config(recipe.base)).warnings:
@@ -125,6 +160,7 @@ def _run(name: str, recipe: Recipe, stack: str, as_json: bool) -> None:
 
     started = time.perf_counter()
     print(f"{name} {recipe.adapter}: state in {home.root}", flush=True)
+    files = read_files(recipe) if name == "retrain" else None
     ensure_experiment(home, name)
     if name == "retrain":
         from pipelines.retrain import retrain as pipeline
@@ -132,6 +168,7 @@ def _run(name: str, recipe: Recipe, stack: str, as_json: bool) -> None:
         from pipelines.train import train as pipeline
     run = run_pipeline(pipeline, stack, recipe=recipe, base=load_base_config(recipe.base))
     version = output_of(run, "register", "version")
+    remember(home, recipe, run, files)
     found = candidate(home, recipe.adapter, version)
     note_result(home, name, recipe.adapter, f"{found.adapter}@{found.version}, verdict {found.verdict}")
     _timing(run, time.perf_counter() - started)
@@ -143,13 +180,7 @@ def _run(name: str, recipe: Recipe, stack: str, as_json: bool) -> None:
         say(f"  export    pocketloop export {found.adapter}@{found.version}")
     elif found.verdict == "pass":
         say(f"  approve   on that page: Promote model → {found.adapter}.released")
-    if as_json:
-        emit(found)
-    if found.verdict != "pass":
-        raise GateFailed(
-            f"{found.adapter}@{found.version} did not pass its gates ({found.verdict}): "
-            f"pocketloop review show {found.adapter}@{found.version}"
-        )
+    return found
 
 
 def _timing(run: Any, wall: float) -> None:

@@ -39,6 +39,12 @@ class ExportError(PocketloopError):
     """A model cannot be expressed in the asked format, or the exported file behaves differently."""
 
 
+class AdapterBusy(PocketloopError):
+    """Another process runs this adapter (exit status 75: the same command succeeds later)."""
+
+    exit_code = 75
+
+
 class GateFailed(PocketloopError):
     """A candidate did not pass its gates (exit status 3)."""
 

@@ -94,6 +94,16 @@ class Home:
         return self.root / "telemetry"
 
     @property
+    def schedules(self) -> Path:
+        """Schedules and the log of their nights, one folder for each adapter."""
+        return self.root / "schedules"
+
+    @property
+    def locks(self) -> Path:
+        """Who runs which adapter now."""
+        return self.root / "locks"
+
+    @property
     def rollouts(self) -> Path:
         """One record a rollout."""
         return self.root / "rollouts"

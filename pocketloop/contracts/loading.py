@@ -17,6 +17,7 @@ from pocketloop.contracts.labels import Rubric
 from pocketloop.contracts.lowering import Lowering
 from pocketloop.contracts.recipe import BaseConfig, Catalogue, Recipe
 from pocketloop.contracts.rollout import DeliveryConfig, Ladder
+from pocketloop.contracts.schedules import ScheduleConfig
 
 Model = TypeVar("Model", bound=BaseModel)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
@@ -85,6 +86,11 @@ def load_collector() -> CollectorConfig:
 def load_compute() -> ComputeConfig:
     """Load `configs/compute.yaml`."""
     return load_config(project_root() / "configs" / "compute.yaml", ComputeConfig)
+
+
+def load_schedules() -> ScheduleConfig:
+    """Load `configs/schedules.yaml`."""
+    return load_config(project_root() / "configs" / "schedules.yaml", ScheduleConfig)
 
 
 def load_device_classes() -> DeviceClasses:

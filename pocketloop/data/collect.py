@@ -68,7 +68,7 @@ def _collect_events(
     data: DataConfig, log: Path, manifest: Path, now: datetime, tally: _Tally, quarantine: TextIO
 ) -> int:
     """Write the manifest; returns the number of events in it."""
-    skills = _skills(data)
+    skills = skills_of(data)
     tally.by_source.update({f"events:{skill}": 0 for skill in skills})
     if not skills or not (log / "log.sqlite").is_file():
         return write_manifest(manifest, [])
@@ -86,11 +86,11 @@ def _kept(
     connection: sqlite3.Connection, data: DataConfig, now: datetime, tally: _Tally, quarantine: TextIO
 ) -> Iterator[Row]:
     """What may be used, in order; notes why the rest may not."""
-    oldest = _oldest_day(data.max_age_days, now)
+    oldest = oldest_day(data.max_age_days, now)
     rows = connection.execute(
         "SELECT seq, digest, event_id, substr(ts, 1, 10), skill, training, policy FROM events"
         " WHERE skill IN (SELECT value FROM json_each(?)) ORDER BY seq",
-        (json.dumps(_skills(data)),),
+        (json.dumps(skills_of(data)),),
     )
     for seq, digest, event_id, day, skill, training, policy in rows:
         reason = detail = ""
@@ -135,11 +135,13 @@ def _write(out: TextIO, row: BaseModel) -> None:
     out.write(canonical_json(row.model_dump(mode="json")) + "\n")
 
 
-def _skills(data: DataConfig) -> list[str]:
+def skills_of(data: DataConfig) -> list[str]:
+    """The skills whose events the recipe takes."""
     return sorted({source.skill for source in data.sources if isinstance(source, EventsSource)})
 
 
-def _oldest_day(max_age_days: float, now: datetime) -> str:
+def oldest_day(max_age_days: float, now: datetime) -> str:
+    """The first day (`2026-11-21`) whose events are young enough; empty when all are."""
     try:
         return (now.astimezone(UTC) - timedelta(days=max_age_days)).date().isoformat()
     except OverflowError:
@@ -154,5 +156,5 @@ def _why_nothing(recipe: Recipe, log: Path, left_out: dict[str, int]) -> str:
             f"{where}: all events were left out ({counts}); look at data.sources, data.consent_policies and "
             "data.max_age_days, or import newer events"
         )
-    skills = ", ".join(_skills(recipe.data))
+    skills = ", ".join(skills_of(recipe.data))
     return f"{where}: no events of skill {skills} in {log}; `pocketloop data import FILE` brings them in"

@@ -99,7 +99,7 @@ def stream_examples(
 
 
 def _lines(uri: str, task: Task, forgotten: Collection[str], turns: Turns) -> Iterator[Example | Quarantined]:
-    path = _find(uri)
+    path = find_example_file(uri)
     first: Quarantined | None = None
     examples = 0
     with open_raw(path) as raw:
@@ -141,6 +141,16 @@ def import_examples(home: Home, path: Path) -> ExamplesImport:
     return ExamplesImport(task=task, examples=examples, refused=refused, uri=uri, quarantine=quarantine)
 
 
+def find_example_file(uri: str) -> Path:
+    """Where the file behind the address of an example source lies; it need not exist."""
+    if uri.startswith(HOME_SCHEME):
+        return Home().root / "examples" / uri.removeprefix(HOME_SCHEME)
+    path = Path(uri.removeprefix("file://")).expanduser()
+    if path.is_absolute() or path.is_file():
+        return path
+    return project_root() / path
+
+
 def is_example_file(path: Path) -> bool:
     """Whether the file's first line that holds anything has the keys of an example, and not those of an event."""
     return path.is_file() and _task_of(path) is not None
@@ -160,15 +170,6 @@ def _task_of(path: Path) -> Task | None:
     if isinstance(last, dict) and last.get("tool_calls") and not last.get("content"):
         return "function_call"
     return _TASK_OF_KIND.get(kind)
-
-
-def _find(uri: str) -> Path:
-    if uri.startswith(HOME_SCHEME):
-        return Home().root / "examples" / uri.removeprefix(HOME_SCHEME)
-    path = Path(uri.removeprefix("file://")).expanduser()
-    if path.is_absolute() or path.is_file():
-        return path
-    return project_root() / path
 
 
 def _demo(uri: str, task: Task) -> Iterator[Example]:

@@ -1,8 +1,7 @@
 """Tell somebody else's system about a decision. It is told or it is not; a rollout never waits for it."""
 
 from pocketloop.contracts.rollout import Decision, Rollout
-
-_SECONDS = 5
+from pocketloop.contracts.webhooks import post_json
 
 
 def notify(url: str, rollout: Rollout, decision: Decision) -> str:
@@ -13,8 +12,6 @@ def notify(url: str, rollout: Rollout, decision: Decision) -> str:
     """
     if not url:
         return ""
-    import requests
-
     body = {
         "rollout": rollout.rollout_id,
         "adapter": rollout.adapter,
@@ -22,9 +19,4 @@ def notify(url: str, rollout: Rollout, decision: Decision) -> str:
         "state": rollout.state,
         "decision": decision.model_dump(mode="json"),
     }
-    try:
-        # A redirect could carry the decision to an address that nobody configured.
-        answer = requests.post(url, json=body, timeout=_SECONDS, allow_redirects=False)
-    except requests.RequestException as error:
-        return f"the notification was not delivered: {type(error).__name__}"
-    return "" if answer.ok and not answer.is_redirect else f"the notification was answered with {answer.status_code}"
+    return post_json(url, body)

@@ -1,0 +1,123 @@
+"""Does a night cost what is new, or what there is? Night 1 and night 30 with the same number of new events each.
+
+Every night is the command `retrain` on a home of its own; a stage's seconds are those that the stage itself wrote into
+ZenML, and a stage that was reused costs nothing. The nights between are taken at one go (`--each` runs them one by
+one): what night 30 finds is the same, a log of 29 nights and the caches that a run before it has left.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+POCKETLOOP = str(Path(sys.executable).with_name("pocketloop"))
+CHANGES = [
+    "data.sources=[{kind: events, skill: functions}]",
+    "label.min_kappa=-1",
+    "train.lora={r: 4, alpha: 8, targets: all-linear}",
+    "train.stages=[{sft: {epochs: 1, learning_rate: 6.0e-3, batch_size: 16}}]",
+    "evaluation.sets.0.limit=20",
+    "gates=[]",
+    "safety={behaviour: null}",
+    "export.parity.max_score_loss=1.0",
+]
+"""The recipe `functions` on events alone, its training and evaluation small."""
+
+
+class Nights:
+    """A home, a fleet whose events come in order, and the nights."""
+
+    def __init__(self, root: Path, new: int, command: str) -> None:
+        from pocketloop.data.demo import demo_events
+
+        self.root, self.new, self.command = root, new, command
+        self.environment = {**os.environ, "POCKETLOOP_HOME": str(root), "ZENML_CONFIG_PATH": str(root / "zenml")}
+        self.environment.pop("MLFLOW_TRACKING_URI", None)
+        self.count = 0
+        fleet = demo_events(1_000_000_000, 1, now=datetime.now(UTC))
+        wanted = (r for r in fleet if r["adapter"]["skill"] == "functions" and r["consent"]["training"])
+        self.events = (row for row in wanted if row["event_id"] not in self.posted)
+        self.posted: set[str] = set()
+
+    def post(self, nights: int) -> None:
+        """Phones post the events of so many days."""
+        from pocketloop.contracts.files import write_jsonl
+
+        batch = []
+        for row in self.events:
+            self.posted.add(row["event_id"])
+            batch.append(row)
+            if len(batch) == nights * self.new:
+                break
+        posted = self.root / "posted.jsonl"
+        write_jsonl(posted, batch)
+        self._call("data", "import", str(posted))
+        self.count += nights * self.new
+
+    def night(self) -> tuple[float, dict[str, float]]:
+        """Seconds in all, and by stage."""
+        started = time.perf_counter()
+        changes = CHANGES if self.command == "retrain" else [c for c in CHANGES if not c.startswith("gates")]
+        self._call(self.command, "functions", *(f"--set={change}" for change in changes))
+        return time.perf_counter() - started, self._stages()
+
+    def _stages(self) -> dict[str, float]:
+        from zenml.client import Client
+
+        run = Client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True).items[0]
+        ran = {name: step for name, step in run.steps.items() if str(step.status) != "cached"}
+        return {name: float(step.run_metadata.get("seconds", 0)) for name, step in ran.items()}
+
+    def _call(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [POCKETLOOP, *arguments], env=self.environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode != 0:
+            sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
+
+
+def show(first: tuple[float, dict[str, float]], last: tuple[float, dict[str, float]], nights: int) -> None:
+    print(f"{'stage':18} {'night 1':>9} {f'night {nights}':>9} {'ratio':>7}")
+    rows: dict[str, tuple[float, float]] = {
+        name: (first[1].get(name, 0.0), last[1].get(name, 0.0)) for name in {**first[1], **last[1]}
+    }
+    rows["stages"] = (sum(first[1].values()), sum(last[1].values()))
+    rows["in all"] = (first[0], last[0])
+    for name, (before, after) in rows.items():
+        ratio = f"{after / before:7.2f}" if before >= 0.05 else "      –"
+        print(f"{name:18} {before:7.1f} s {after:7.1f} s {ratio}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--new", type=int, default=100, help="new events each night")
+    parser.add_argument("--nights", type=int, default=30)
+    parser.add_argument(
+        "--each", action="store_true", help="run every night, not only 1, the one before the last, and it"
+    )
+    parser.add_argument("--curate", action="store_true", help="only up to the dataset release")
+    options: Any = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="nights-") as folder:
+        os.environ["ZENML_CONFIG_PATH"] = str(Path(folder) / "zenml")
+        os.environ["ZENML_LOGGING_VERBOSITY"] = "CRITICAL"
+        (Path(folder) / "zenml").mkdir()
+        world = Nights(Path(folder), options.new, "curate" if options.curate else "retrain")
+        world.post(1)
+        first = world.night()
+        between = options.nights - 2
+        for _ in range(between if options.each else 1):
+            world.post(1 if options.each else between)
+            world.night()
+        world.post(1)
+        last = world.night()
+        print(f"{options.new} new events each night; the log holds {options.new}, then {world.count}")
+        show(first, last, options.nights)
+
+
+if __name__ == "__main__":
+    main()
