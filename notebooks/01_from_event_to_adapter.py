@@ -199,9 +199,9 @@ SVG(titled(scores_figure(results), f"The adapter finds {name.value:.0%} of the f
 # %% [markdown]
 # ## Gates
 #
-# The verdict is computed from the outcomes of each item. One epoch is not enough for the recipe's floors, and the three
-# proofs that this notebook did not make (parity, safety, budget) fail as well: what was not measured is not passed. The
-# pipeline makes them; notebook 05 runs it.
+# The verdict is computed from the outcomes of each item. One epoch is not enough for the recipe's floors, and the
+# three proofs that this notebook did not make (parity, safety, budget) fail as well: what was not measured is not
+# passed. The pipeline makes them; notebook 05 runs it.
 
 # %%
 from pocketloop.contracts.reports import EvaluationReport
