@@ -111,8 +111,7 @@ SVG(titled(evidence_figure(good.rollout, good.decisions), f"No harm: the e-value
 # ladder's speed is set by the size of the fleet and not by patience.
 
 # %%
-state = good.report.ended
-title = f"Crashes of the good adapter: narrow enough to climb ({state} after {good.report.decided_hours / 24:.1f} days)"
+title = "Crashes of the good adapter: the interval narrows around 1"
 SVG(titled(ratio_figure(good.rollout, "crashes"), title))
 
 # %%

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pocketloop.contracts.files import Folder, sha256_text, write_jsonl
 from pocketloop.contracts.home import Home
@@ -18,9 +18,9 @@ from pocketloop.contracts.recipe import Recipe
 from pocketloop.contracts.reports import DatasetRelease, EvaluationReport, TrainReport
 from pocketloop.data.event_log import ImportReport
 from pocketloop.evaluation.suite import Outcomes
-from steps.champion import Champion
-from steps.examples import evaluation_sets, split_examples
-from steps.training_data import training_data
+
+if TYPE_CHECKING:
+    from steps.champion import Champion
 
 DEMO_DAY = datetime(2026, 11, 20, tzinfo=UTC)
 """The demo fleet's clock stands still in notebooks, so that they give the same numbers on any day."""
@@ -40,13 +40,15 @@ _SMALL = (
 def demo_home() -> Home:
     """A home for notebooks inside the project's own, whose log, releases and versions they never touch.
 
-    From now on POCKETLOOP_HOME names it, so every function of this process works there.
+    From now on POCKETLOOP_HOME names it, so every function of this process works there. Comes before ZenML is
+    imported, as `steps` do, which reads its settings once.
     """
     root = Home().root
     home = Home(root if root.name == "notebooks" else root / "notebooks")
     home.root.mkdir(parents=True, exist_ok=True)
     os.environ["POCKETLOOP_HOME"] = str(home.root)
     os.environ.setdefault("ZENML_CONFIG_PATH", str(home.zenml))
+    os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "CRITICAL")
     return home
 
 
@@ -158,12 +160,13 @@ class Made(NamedTuple):
     report: TrainReport
 
 
-def train(home: Home, recipe: Recipe, release: DatasetRelease, champion: Champion | None = None) -> Made:
+def train(home: Home, recipe: Recipe, release: DatasetRelease, champion: "Champion | None" = None) -> Made:
     """Train on a release, from the base or on top of `champion`, and export; the same inputs train once."""
     from pocketloop.export.adapter import export_adapter
     from pocketloop.export.base import prepare_base
     from pocketloop.tasks.tasks import TaskSpec
     from pocketloop.training.run import train_adapter
+    from steps.training_data import training_data
 
     base, task = load_base_config(recipe.base), TaskSpec.of(recipe, load_catalogue(recipe))
     work = workplace(home, "train", recipe.digest, release.digest, str(champion.adapter) if champion else "")
@@ -189,8 +192,11 @@ def dataset(home: Home, release: DatasetRelease) -> Folder:
     return Folder.of(home.releases / release.digest / "splits")
 
 
-def as_champion(home: Home, made: Made, release: DatasetRelease, version: str) -> Champion:
+def as_champion(home: Home, made: Made, release: DatasetRelease, version: str) -> "Champion":
     """`made`, trained on `release`, as what a later training goes on from."""
+    from steps.champion import Champion
+    from steps.examples import split_examples
+
     seen = (example.example_id for example in split_examples(dataset(home, release), "train", demo_recipe()))
     return Champion(version, made.adapter, frozenset(seen))
 
@@ -205,6 +211,7 @@ def ask(
     from pocketloop.export.base import prepare_base
     from pocketloop.models.llama_cpp import LlamaCppGenerator
     from pocketloop.tasks.tasks import TaskSpec
+    from steps.examples import evaluation_sets
 
     base, task = load_base_config(recipe.base), TaskSpec.of(recipe, load_catalogue(recipe))
     prepared = prepare_base(base, recipe.export.gguf.base, home.bases)

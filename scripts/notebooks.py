@@ -103,7 +103,7 @@ def _texts(output: Any) -> list[tuple[Any, str]]:
 
 def _plain(text: str, paths: dict[str, str]) -> str:
     for path, name in paths.items():
-        text = text.replace(path, name)
+        text = re.sub(rf"{re.escape(path)}(?![\w-])", name.replace("\\", r"\\"), text)
     return re.sub(r"0x[0-9a-f]{6,}", "0x…", text)
 
 

@@ -55,7 +55,7 @@ def titled(figure: str, title: str) -> str:
     if opening is None or box is None:
         raise ValueError("not the text of a figure: it does not begin with <svg and a viewBox")
     width, height = float(box[1]), float(box[2])
-    across, top = max(width, 7.6 * len(title)) + 2 * _MARGIN, _TITLE + _MARGIN
+    across, top = max(width, 8.8 * len(title)) + 2 * _MARGIN, _TITLE + _MARGIN
     down = top + height + _MARGIN
     place = f'x="{_MARGIN:g}" y="{top:g}" width="{width:g}" height="{height:g}"'
     inner = "<svg " + place + re.sub(r'\s(?:width|height)="[^"]*"', "", opening[0])[4:]
