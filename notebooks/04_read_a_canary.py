@@ -15,9 +15,10 @@
 # %% [markdown]
 # # 04 · Read a canary
 #
-# Four thousand simulated phones live through two rollouts: one of an adapter that crashes, falls back and is slow, one
-# that is as good as the one it replaces. Repository, signatures, collector and watcher are the real ones; time and how
-# people use their phones are made up. The watcher looks every six hours and decides each time: widen, hold, take back.
+# Four thousand simulated phones live through two rollouts: one of an adapter with which apps crash about twice as
+# often, one that is as good as the one it replaces. Repository, signatures, collector and watcher are the real ones;
+# time and how people use their phones are made up. The watcher looks every six hours and decides each time: widen,
+# hold, take back.
 
 # %%
 import tempfile
@@ -28,21 +29,25 @@ from IPython.display import SVG
 from pipelines import by_hand
 from pocketloop.contracts.figures import titled
 from pocketloop.contracts.loading import load_base_config
-from pocketloop.device.fleet_scenarios import load_scenario
+from pocketloop.device.fleet_scenarios import Effect, Expected, load_scenario
 from pocketloop.export.base import prepare_base
 from pocketloop.services.fleet import rehearse
 
 base = prepare_base(load_base_config("tiny"), "Q4_K_M", by_hand.demo_home().bases)
+small = load_scenario("good").model_copy(update={"ladder": "small"})
+expected = Expected(state="rolled_back", metrics=("crashes",))
+worse = small.model_copy(update={"effects": [Effect(crashes=2.2, fallbacks=1.5)], "expect": expected})
 seen = {}
-for name in ("bad", "good"):
-    scenario = load_scenario(name).model_copy(update={"ladder": "small"})
+for name, scenario in (("bad", worse), ("good", small)):
     with tempfile.TemporaryDirectory() as folder:
         seen[name] = rehearse(scenario, base, Path(folder), devices=4000)
 
 # %% [markdown]
 # ## The bad one
 #
-# The ladder first: which share of the fleet had the new file, and when. The damage is the area under this line.
+# The ladder first: which share of the fleet had the new file, and when. The damage is the area under this line. It was
+# widened once: the first rung of this ladder is for disasters, with margins so loose (`loosen: 15`) that a few hundred
+# phones can meet them.
 
 # %%
 from pocketloop.delivery.page import ladder_figure
@@ -67,8 +72,9 @@ names = ", ".join(dict.fromkeys(one.metric for one in found))
 SVG(titled(evidence_figure(bad.rollout, bad.decisions), f"Proof of harm by {names}: the line crossed its threshold"))
 
 # %% [markdown]
-# How bad is it? The confidence sequence of the ratio, valid at every look: how many times as often canary devices were
-# affected. It starts knowing nothing and narrows.
+# How bad is it? The band is the confidence sequence of the ratio, valid at every look: how many times as often canary
+# devices were affected. It starts knowing nothing and narrows until all of it lies above 1. The dashed line is what a
+# rung allows; on this loose ladder it lies at or beyond the end of the axis.
 
 # %%
 from pocketloop.delivery.page import ratio_figure
@@ -107,8 +113,8 @@ SVG(titled(evidence_figure(good.rollout, good.decisions), f"No harm: the e-value
 
 # %% [markdown]
 # But absence of proof of harm is not proof of harmlessness. To climb, every guardrail needs evidence of its own: the
-# whole interval of the ratio below the dashed line, which is tighter on higher rungs. That takes devices, so the
-# ladder's speed is set by the size of the fleet and not by patience.
+# whole band below the dashed line. That takes devices, so the ladder's speed is set by the size of the fleet and not by
+# patience.
 
 # %%
 title = "Crashes of the good adapter: the interval narrows around 1"

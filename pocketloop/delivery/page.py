@@ -77,6 +77,7 @@ def ladder_figure(rollout: Rollout) -> str:
     axes.set_xlim(left=0, right=max(days[-1], 1.0) * 1.03)
     axes.set_yticks([0, 25, 50, 75, 100], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     axes.set_xlabel("days since the start", color=FAINT)
+    axes.set_ylabel("share of the fleet", color=FAINT)
     axes.legend(frameon=False, labelcolor=INK, loc="upper left", ncols=4)
     return svg(figure)
 
@@ -110,6 +111,8 @@ def ratio_figure(rollout: Rollout, metric: str) -> str:
     axes.set_ylim(low / 1.15, high * 1.15)
     axes.set_xlim(left=0, right=max(days[-1], 1.0) * 1.03)
     axes.set_yticks(_RATIOS, [f"{ratio:g}" for ratio in _RATIOS])
+    axes.set_xlabel("days since the start", color=FAINT)
+    axes.set_ylabel("canary / control", color=FAINT)
     axes.minorticks_off()
     return svg(figure)
 
