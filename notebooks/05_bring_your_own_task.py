@@ -34,24 +34,36 @@ from pipelines import by_hand
 from pocketloop.contracts.figures import titled
 
 home = by_hand.demo_home()
-drinks = ["espresso", "cappuccino", "latte", "filter coffee", "flat white", "hot chocolate"]
-times = ["at seven", "at half past six", "tomorrow morning", "on Sunday at nine"]
+drinks = ["espresso", "cappuccino", "latte", "filter coffee", "hot chocolate"]
+times = ["at seven", "tomorrow morning", "on Sunday at nine"]
 amounts = ["a little", "much", "slightly"]
 learn = {
     "brew": ["make me a {0}", "one {0} please", "brew a {0}", "I would like a {0}", "pour a {0}", "a {0} now"],
-    "schedule": ["have a {0} ready {1}", "brew a {0} {1}", "start a {0} {1}", "I need a {0} {1}", "{1} a {0} please"],
-    "strength": ["make it {2} stronger", "{2} weaker please", "I want it {2} stronger", "less water, {2} less"],
-    "clean": ["rinse the machine", "descale yourself", "run a cleaning cycle", "clean the milk pipe", "flush it"],
-    "status": ["how much water is left", "is the tank full", "do you need beans", "are you ready", "any errors"],
-    "stop": ["stop", "stop that", "cancel the {0}", "no {0} after all", "turn yourself off", "abort"],
+    "schedule": ["have a {0} ready {1}", "brew a {0} {1}", "I need a {0} {1}", "{1} a {0} please"],
+    "strength": [
+        "make it {2} stronger",
+        "{2} weaker please",
+        "I want it {2} stronger",
+        "{2} less strong",
+        "{2} milder",
+    ],
+    "clean": [
+        *("rinse the machine", "descale yourself", "run a cleaning cycle", "clean the milk pipe", "flush the pipes"),
+        *("rinse yourself", "descale it now", "wash the milk pipe", "start cleaning", "it needs a rinse"),
+    ],
+    "status": [
+        *("how much water is left", "is the tank full", "do you need beans", "are you ready", "any errors"),
+        *("is there milk left", "how many beans are left", "is the tank empty", "do you need water", "is it hot"),
+    ],
+    "stop": ["stop", "stop that", "cancel the {0}", "no {0} after all", "turn yourself off", "abort the {0}"],
 }
 ask = {
     "brew": ["could you make a {0}", "get me one {0}", "time for a {0}"],
-    "schedule": ["please start the {0} {1}", "I want my {0} {1}", "prepare a {0} for me {1}"],
-    "strength": ["it should be {2} stronger", "{2} weaker next time"],
-    "clean": ["please clean the machine", "start a rinse", "descale the machine now"],
-    "status": ["is there enough water", "how full is the tank", "are there beans left"],
-    "stop": ["please stop", "cancel my {0}", "turn off the machine"],
+    "schedule": ["please brew my {0} {1}", "I want a {0} {1}", "have the {0} ready {1}"],
+    "strength": ["make the next one {2} stronger", "I want it {2} weaker"],
+    "clean": ["please clean the machine", "start a rinse", "descale the machine now", "clean the pipes"],
+    "status": ["is there enough water", "how full is the tank", "are there beans left", "do you need milk"],
+    "stop": ["please stop", "cancel my {0}", "turn off the machine", "stop the {0}"],
 }
 
 
@@ -102,7 +114,8 @@ print((home.root / "coffee.yaml").read_text(encoding="utf-8"))
 # %%
 import re
 
-printed = pocketloop("retrain", str(home.root / "coffee.yaml"), "--set=safety={behaviour: null}")
+overrides = ["--set=safety={behaviour: null}", "--set=train.stages.0.sft.epochs=12"]
+printed = pocketloop("retrain", str(home.root / "coffee.yaml"), *overrides)
 for line in printed.splitlines():
     if line.startswith("✓"):
         print(re.sub(r" +[\d.]+ s ", " ", line)[:110])

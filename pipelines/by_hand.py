@@ -40,14 +40,15 @@ _SMALL = (
 def demo_home() -> Home:
     """A home for notebooks inside the project's own, whose log, releases and versions they never touch.
 
-    From now on POCKETLOOP_HOME names it, so every function of this process works there. Comes before ZenML is
-    imported, as `steps` do, which reads its settings once.
+    From now on POCKETLOOP_HOME names it, and ZenML's store and MLflow's lie in it, for every function and command that
+    this process calls. To be called before `steps` are imported: ZenML reads its settings once.
     """
     root = Home().root
     home = Home(root if root.name == "notebooks" else root / "notebooks")
     home.root.mkdir(parents=True, exist_ok=True)
     os.environ["POCKETLOOP_HOME"] = str(home.root)
-    os.environ.setdefault("ZENML_CONFIG_PATH", str(home.zenml))
+    os.environ["ZENML_CONFIG_PATH"] = str(home.zenml)
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{home.root / 'mlflow.db'}"
     os.environ.setdefault("ZENML_LOGGING_VERBOSITY", "CRITICAL")
     return home
 

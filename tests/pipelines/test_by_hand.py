@@ -1,6 +1,7 @@
 """Stages called by hand make what the pipeline makes."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,9 +31,13 @@ def test_a_release_made_by_hand_is_the_one_that_the_pipeline_makes(
 
 def test_notebooks_work_in_a_home_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POCKETLOOP_HOME", str(tmp_path))
+    monkeypatch.setenv("ZENML_LOGGING_VERBOSITY", "ERROR")
     monkeypatch.setenv("ZENML_CONFIG_PATH", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somebodys-server")
     home = by_hand.demo_home()
     assert home.root == tmp_path / "notebooks" == Home().root
+    assert os.environ["ZENML_CONFIG_PATH"] == str(home.zenml)
+    assert str(home.root) in home.mlflow_uri
     assert by_hand.demo_home().root == home.root
 
 
