@@ -30,10 +30,13 @@ def new(
     ] = None,
     base: Annotated[str, typer.Option(help="A base of configs/bases/.", autocompletion=base_names)] = "tiny",
     force: Annotated[bool, typer.Option(help="Replace a recipe of that name.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Write NAME.yaml and its catalogue NAME.json here instead of into configs/.")
+    ] = None,
 ) -> None:
     """Write a recipe, and the catalogue of labels or functions that the examples use.
 
-    The files are copied into the project's home, so that the recipe stays valid when they move.
+    The example files are copied into the project's home, so that the recipe stays valid when they move.
     """
     from pocketloop.data.example_files import import_examples, read_examples
     from pocketloop.tasks.derive import derive_catalogue
@@ -42,7 +45,8 @@ def new(
     if kind not in _MAIN_METRIC:
         raise ConfigError(f"--task {task!r}: expected intent, function_call or chat")
     load_base_config(base)
-    recipe_file = project_root() / "configs" / "adapters" / f"{name}.yaml"
+    configs = project_root() / "configs"
+    recipe_file = (folder.resolve() if folder else configs / "adapters") / f"{name}.yaml"
     if recipe_file.exists() and not force:
         raise ConfigError(f"{recipe_file} exists already; --force replaces it")
     kept = import_examples(Home(), examples)
@@ -50,24 +54,27 @@ def new(
         raise DataError(f"{examples} holds {kept.task} examples, not {kind}")
     found, refused = read_examples(kept.uri, kind)
     held = import_examples(Home(), evaluation) if evaluation else None
-    catalogue_file = project_root() / "configs" / "catalogues" / f"{name}.json"
+    catalogue_file = (folder.resolve() if folder else configs / "catalogues") / f"{name}.json"
     if kind != "chat":
         everything = found + (read_examples(held.uri, kind)[0] if held else [])
         write_json(catalogue_file, derive_catalogue(everything).model_dump(exclude_defaults=True))
+    catalogue = str(catalogue_file if folder else catalogue_file.relative_to(project_root()))
     with atomic_file(recipe_file) as temporary:
-        temporary.write_text(_recipe(name, kind, base, kept.uri, held.uri if held else None), encoding="utf-8")
-    recipe = load_recipe(name)
+        text = _recipe(name, kind, base, catalogue, kept.uri, held.uri if held else None)
+        temporary.write_text(text, encoding="utf-8")
+    recipe = load_recipe(str(recipe_file))
     say(f"{len(found)} examples ({len(refused)} lines refused)")
-    say(f"recipe     {recipe_file.relative_to(project_root())}, digest {recipe.digest[:12]}")
+    say(f"recipe     {recipe_file if folder else recipe_file.relative_to(project_root())}, digest {recipe.digest[:12]}")
     if recipe.catalogue:
         say(f"catalogue  {recipe.catalogue}")
-    say(f"next       make run ADAPTER={name}    (or: pocketloop retrain {name})")
+    next_step = f"make run ADAPTER={name}    (or: pocketloop retrain {name})"
+    say(f"next       {f'pocketloop retrain {recipe_file}' if folder else next_step}")
 
 
-def _recipe(name: str, task: str, base: str, uri: str, evaluation: str | None) -> str:
+def _recipe(name: str, task: str, base: str, catalogue: str, uri: str, evaluation: str | None) -> str:
     lines = [f"adapter: {name}", f"task: {task}", f"base: {base}"]
     if task != "chat":
-        lines.append(f"catalogue: configs/catalogues/{name}.json")
+        lines.append(f"catalogue: {json.dumps(catalogue)}")
     lines += ["data:", "  sources:", f"    - {{kind: examples, uri: {json.dumps(uri)}}}"]
     if evaluation:
         lines += ["  validation: 0.02", "  test: 0.0        # there is a held-out file"]

@@ -46,6 +46,11 @@ def drift(validated: Path, recipe: Recipe, reference: Path | None, out: Path) ->
     return report
 
 
+def drift_bound(rows: int, reference_rows: int) -> float:
+    """The index from which a column of two samples of these sizes counts as drifted (see `drift`)."""
+    return MIN_PSI + (_BINS - 1) * (1 / rows + 1 / reference_rows)
+
+
 def _verdict(share: float, config: DriftConfig) -> Literal["none", "warn", "fail"]:
     if share == 0:
         return "none"
@@ -69,10 +74,10 @@ def _compare(current: Any, reference: Any, page: Path) -> tuple[dict[str, float]
         )
         for frame in (current, reference)
     )
-    chance = (_BINS - 1) * (1 / len(current) + 1 / len(reference))
+    bound = drift_bound(len(current), len(reference))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a constant column divides by zero in correlations that are not used
-        result = Report([DataDriftPreset(method="psi", threshold=MIN_PSI + chance)]).run(now, before)
+        result = Report([DataDriftPreset(method="psi", threshold=bound)]).run(now, before)
         with atomic_file(page) as temporary:
             result.save_html(str(temporary))
     columns: dict[str, float] = {}

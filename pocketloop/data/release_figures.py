@@ -97,6 +97,23 @@ def day_bars(days: dict[str, int]) -> tuple[str, int, list[int]]:
     return first.isoformat(), width, counts
 
 
+def drift_figure(columns: dict[str, float], bound: float) -> str:
+    """How far each column lies from the previous release (population stability index), and what counts as a drift."""
+    names = sorted(columns, key=lambda name: (-columns[name], name))
+    figure = new_figure(10.0, 0.9 + 0.25 * len(names))
+    axes = figure.add_subplot()
+    colours = [_BEFORE if columns[name] > bound else COLOURS["validation"] for name in names]
+    axes.barh(range(len(names)), [columns[name] for name in names], color=colours, height=0.66)
+    axes.axvline(bound, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)))
+    for place, name in enumerate(names):
+        axes.text(columns[name], place, f" {columns[name]:.2f}", va="center", fontsize=8.5, color=FAINT)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"population stability index; dashed: {bound:.2f}, from which a column drifted", color=FAINT)
+    plain(axes, grid=None)
+    return svg(figure)
+
+
 def devices_figure(per_device: dict[str, int]) -> str:
     """How many devices have how many examples."""
     figure, axes = _small()

@@ -1,5 +1,7 @@
 """The page of a rollout that a person opens: one HTML file that needs nothing beside it, and names no device."""
 
+import math
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +77,7 @@ def ladder_figure(rollout: Rollout) -> str:
     axes.set_xlim(left=0, right=max(days[-1], 1.0) * 1.03)
     axes.set_yticks([0, 25, 50, 75, 100], ["0 %", "25 %", "50 %", "75 %", "100 %"])
     axes.set_xlabel("days since the start", color=FAINT)
+    axes.set_ylabel("share of the fleet", color=FAINT)
     axes.legend(frameon=False, labelcolor=INK, loc="upper left", ncols=4)
     return svg(figure)
 
@@ -108,8 +111,50 @@ def ratio_figure(rollout: Rollout, metric: str) -> str:
     axes.set_ylim(low / 1.15, high * 1.15)
     axes.set_xlim(left=0, right=max(days[-1], 1.0) * 1.03)
     axes.set_yticks(_RATIOS, [f"{ratio:g}" for ratio in _RATIOS])
+    axes.set_xlabel("days since the start", color=FAINT)
+    axes.set_ylabel("canary / control", color=FAINT)
     axes.minorticks_off()
     return svg(figure)
+
+
+def evidence_figure(rollout: Rollout, decisions: Sequence[Decision]) -> str:
+    """The e-value of each guardrail against "the canary harms nobody more", look by look; log scale, in powers of ten.
+
+    What crossed its threshold (dashed) is drawn in red, the others faintly; one line that ends with a segment's name is
+    of the segment that looked worst. `decisions` are the looks, which may be more than the rollout's record keeps.
+    """
+    lines: dict[str, list[tuple[float, float]]] = {}
+    thresholds: dict[str, float] = {}
+    for decision in decisions:
+        for one in decision.guardrails:
+            name = f"{one.metric} in {one.segment}" if one.segment else one.metric
+            lines.setdefault(name, []).append((_days(rollout, decision.at), one.log_e_harm / math.log(10)))
+            thresholds[name] = one.harm_threshold / math.log(10)
+    figure, axes = _axes(10.0, 3.6)
+    crossed = [name for name, points in lines.items() if points[-1][1] >= thresholds[name]]
+    shown = [name for name in lines if " in " not in name or name in crossed]
+    for name in shown:
+        days, values = zip(*lines[name], strict=True)
+        colour = _BAD if name in crossed else FAINT
+        width = 2.2 if name in crossed else 1.1
+        axes.plot(days, values, color=colour, linewidth=width, marker="." if name in crossed else None)
+    for threshold in sorted({thresholds[name] for name in shown}):
+        axes.axhline(threshold, color=_BAD, linewidth=1, linestyle=(0, (4, 3)))
+    _label_ends(axes, {name: lines[name][-1] for name in shown}, set(crossed))
+    axes.set_xlabel("days since the start", color=FAINT)
+    axes.set_ylabel("evidence of harm: log10 of the e-value", color=FAINT)
+    return svg(figure)
+
+
+def _label_ends(axes: "Axes", ends: dict[str, tuple[float, float]], crossed: set[str]) -> None:
+    """Name each line at its right end; names that would cover each other are moved apart."""
+    (low, high), (left, right) = axes.get_ylim(), axes.get_xlim()
+    last = -math.inf
+    for name, (day, value) in sorted(ends.items(), key=lambda item: item[1][1]):
+        last = max(value, last + (high - low) * 0.06)
+        colour = _BAD if name in crossed else FAINT
+        axes.text(day + (right - left) * 0.01, last, name, color=colour, fontsize=8.5, va="center")
+    axes.set_xlim(left, left + (right - left) * 1.16)
 
 
 def _point(evidence: GuardrailEvidence) -> float | None:

@@ -1,9 +1,10 @@
 """Figures of the report, as SVG text to set into a page. The same numbers give the same bytes."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pocketloop.contracts.figures import FAINT, INK, new_figure, plain, svg
-from pocketloop.contracts.reports import RouterReport, SetResult, TrainReport
+from pocketloop.contracts.reports import Measured, RouterReport, SetResult, SliceVerdict, TrainReport
 
 COLOURS = {"adapter": "#1d4ed8", "transformers": "#7aa5f5", "champion": "#d97706", "base": "#8a94a6"}
 _MOST_CLASSES = 16
@@ -48,6 +49,51 @@ def scores_figure(results: list[SetResult], width: float = WIDE) -> str:
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    plain(axes, grid="x")
+    return svg(figure)
+
+
+def paired_figure(found: Measured, both_right: int, other: str) -> str:
+    """The items of a paired comparison as one bar: right by both, by one of the two alone, and by neither.
+
+    `both_right` counts the items that both get fully right; what remains beside wins and losses neither does.
+    """
+    neither = found.n - found.wins - found.losses - both_right
+    parts = [
+        (both_right, "both right", "#cbd5e1"),
+        (found.wins, "only the candidate", COLOURS["adapter"]),
+        (found.losses, f"only the {other}", COLOURS["champion"]),
+        (neither, "neither", "#f1f5f9"),
+    ]
+    figure = new_figure(WIDE, 1.25)
+    axes = figure.add_subplot()
+    left = 0
+    for count, name, colour in parts:
+        axes.barh([0], [count], left=left, color=colour, height=0.5, label=f"{name}: {count:,}")
+        left += count
+    axes.set_yticks([])
+    axes.set_xlim(0, max(found.n, 1))
+    axes.set_xlabel("items", color=FAINT)
+    axes.legend(frameon=False, labelcolor=INK, fontsize=9, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+    plain(axes, grid=None)
+    return svg(figure)
+
+
+def differences_figure(whole: Measured, slices: Sequence[SliceVerdict], margin: float, other: str) -> str:
+    """Candidate minus the other model over all items and by slice: dots with one-sided bounds, the margin dashed."""
+    rows = [("all items", whole), *((one.name, one.measured) for one in slices)]
+    figure = new_figure(WIDE, 0.9 + 0.27 * len(rows))
+    axes = figure.add_subplot()
+    axes.axvline(0, color=FAINT, linewidth=1)
+    axes.axvline(-margin, color=COLOURS["champion"], linewidth=1.2, linestyle=(0, (4, 3)))
+    for place, (_, found) in enumerate(rows):
+        colour = COLOURS["adapter"] if found.low > -margin else "#b91c1c" if found.high < -margin else FAINT
+        width = 3.6 if place == 0 else 2.2
+        axes.plot([found.low, found.high], [place, place], color=colour, linewidth=width, alpha=0.45)
+        axes.plot([found.observed], [place], "o", color=colour, markersize=8 if place == 0 else 5)
+    axes.set_yticks(range(len(rows)), [f"{name}  (n = {found.n:,})" for name, found in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"candidate minus {other}; dashed: the margin of {margin:g}", color=FAINT)
     plain(axes, grid="x")
     return svg(figure)
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from pocketloop.contracts.delivery import AdapterFacts, BaseFacts, ChannelPolicy, Companion
 from pocketloop.contracts.files import sha256_file
 from pocketloop.contracts.home import Home
+from pocketloop.contracts.loading import load_ladder
 from pocketloop.contracts.rollout import Decision, DeliveryConfig, Ladder, PlannedRung, Promotion, Rollout
 from pocketloop.delivery.page import write_page
 from pocketloop.delivery.plan import measure, plan
@@ -25,7 +26,7 @@ from pocketloop.export.base import PreparedBase
 from pocketloop.models.llama_cpp import LlamaCppGenerator
 from pocketloop.models.probes import failed_probes
 from pocketloop.services import cdn, collector
-from pocketloop.services.fleet_files import probed
+from pocketloop.services.fleet_files import probed, random_adapter
 from pocketloop.services.running import running
 
 ADAPTER = "simulated"
@@ -121,6 +122,32 @@ def open_sandbox(home: Home, base: PreparedBase, old: Path, new: Path, ladder: L
         ChannelPolicy(adapter=ADAPTER, base_digest=digest, generation=1, stable=channel.old, updated=clock())
     )
     return Sandbox(home, repository, channel, clock, ladder)
+
+
+class Rehearsal(NamedTuple):
+    """A rollout that a simulated fleet lived through: its record, and the decision of every look."""
+
+    report: FleetReport
+    rollout: Rollout
+    decisions: list[Decision]
+
+
+def rehearse(scenario: Scenario, base: PreparedBase, folder: Path, *, devices: int, seed: int = 1) -> Rehearsal:
+    """Live through a scenario in an empty folder, on its own ladder, with random adapters and five real clients."""
+    old, new = (random_adapter(base, folder / "given" / f"{name}.gguf", 2 * seed + name) for name in (0, 1))
+    sandbox = open_sandbox(Home(folder), base, old, new, load_ladder(scenario.ladder))
+    decisions: list[Decision] = []
+    rollouts: list[Rollout] = []
+
+    def on_look(look: Look, rollout: Rollout) -> None:
+        decisions.append(look.decision)
+        rollouts[:] = [rollout]
+
+    page = folder / "page.html"
+    report = simulate(
+        scenario, sandbox, base, devices=devices, real=5, seed=seed, look_hours=6, page=page, on_look=on_look
+    )
+    return Rehearsal(report, rollouts[-1], decisions)
 
 
 def simulate(

@@ -75,3 +75,14 @@ def test_events_are_imported_from_standard_input_and_counted_once(home: Path) ->
     (again,) = json.loads(run(home, "data", "import", "-", "--json", stdin=json.dumps(event)).stdout)
     assert (again["new"], again["duplicates"]) == (0, 1)
     assert json.loads(run(home, "data", "inspect", "--json").stdout)["events"] == 1
+
+
+def test_new_writes_a_recipe_that_works_where_it_is_told_to(home: Path, tmp_path: Path) -> None:
+    examples = tmp_path / "mine.jsonl"
+    examples.write_text("".join(f'{{"input": "say {n}", "output": "{n % 2}"}}\n' for n in range(20)), encoding="utf-8")
+    arguments = ["new", "mine", "--task", "intent", "--examples", str(examples), "--folder", str(tmp_path / "own")]
+    done = run(home, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert f"pocketloop retrain {tmp_path / 'own' / 'mine.yaml'}" in done.stdout
+    assert "ok: mine (intent, 2 answers)" in run(home, "recipe", "check", str(tmp_path / "own" / "mine.yaml")).stdout
+    assert run(home, *arguments).returncode == 2

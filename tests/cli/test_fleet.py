@@ -209,3 +209,16 @@ def test_real_clients_in_a_crash_loop_go_back_and_agree_with_the_model(base: Pre
     assert report.problems == [] or report.ended.startswith("rolled_back")
     assert report.devices_that_went_back_themselves > 3
     assert report.devices_astray == 0
+
+
+@pytest.mark.slow
+def test_a_rehearsal_keeps_the_decision_of_every_look(base: PreparedBase, tmp_path: Path) -> None:
+    from pocketloop.device.fleet_scenarios import load_scenario
+    from pocketloop.services.fleet import rehearse
+
+    scenario = load_scenario("bad").model_copy(update={"ladder": "small", "days": 3.0})
+    seen = rehearse(scenario, base, tmp_path / "rehearsal", devices=300)
+    assert len(seen.decisions) == sum(seen.report.decisions.values()) >= len(seen.rollout.decisions) - 1
+    assert seen.rollout.decisions[-1] == seen.decisions[-1]
+    assert seen.rollout.ladder.rollout == "small"
+    assert seen.report.real_devices == 5

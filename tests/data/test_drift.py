@@ -7,7 +7,8 @@ import pytest
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.recipe import Recipe
-from pocketloop.data.drift import drift
+from pocketloop.data.drift import MIN_PSI, drift, drift_bound
+from pocketloop.data.release_figures import drift_figure
 
 pytestmark = pytest.mark.slow  # importing Evidently takes seconds
 
@@ -80,3 +81,14 @@ def test_a_release_without_descriptors_is_named(tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     with pytest.raises(DataError, match="no descriptors"):
         drift(write(tmp_path / "now", 10, 1), recipe(), tmp_path / "old", tmp_path / "out")
+
+
+def test_small_samples_are_allowed_more_than_large_ones() -> None:
+    assert MIN_PSI < drift_bound(5000, 5000) < drift_bound(5000, 100) < drift_bound(100, 100)
+
+
+def test_the_figure_shows_what_drifted_in_another_colour_and_first() -> None:
+    figure = drift_figure({"turns": 0.1, "answer": 0.5}, 0.2)
+    assert figure.index(">answer<") < figure.index(">turns<")
+    assert "0.20, from which a column drifted" in figure
+    assert figure.count("fill: #d97706") == 1

@@ -10,7 +10,7 @@ import pytest
 
 from pocketloop.contracts.rollout import Decision, Guardrail, GuardrailEvidence, Ladder, Rollout, Rung
 from pocketloop.delivery.notify import notify
-from pocketloop.delivery.page import render_page, write_page
+from pocketloop.delivery.page import evidence_figure, render_page, write_page
 from pocketloop.delivery.plan import plan
 
 START = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -166,3 +166,31 @@ def test_a_decision_is_posted_with_its_evidence_and_a_failure_is_only_reported(r
 def test_nobody_is_notified_without_an_address_and_a_dead_one_is_survived(rollout: Rollout) -> None:
     assert notify("", rollout, rollout.decisions[-1]) == ""
     assert "not delivered: ConnectionError" in notify("http://127.0.0.1:9/", rollout, rollout.decisions[-1])
+
+
+def looks(*log_e: float) -> list[Decision]:
+    return [
+        decision(at / 4, "hold", "holding", 100_000, 100_000, 0, evidence(log_e_harm=value), evidence("silent"))
+        for at, value in enumerate(log_e)
+    ]
+
+
+def test_evidence_that_crossed_its_threshold_is_red_and_the_rest_is_not(rollout: Rollout) -> None:
+    calm, proven = (evidence_figure(rollout, looks(*values)) for values in ((0.0, 0.5), (0.0, 3.0, 9.0)))
+    line = "stroke: #b91c1c; stroke-width: 2.2"
+    assert line not in calm
+    assert line in proven
+    for name in ("crashes", "silent", "evidence of harm"):
+        assert name in proven
+
+
+def test_a_segment_is_drawn_only_where_it_proves_harm(rollout: Rollout) -> None:
+    decisions = looks(0.0, 0.5)
+    for at, value in enumerate((0.1, 9.0)):
+        decisions[at].guardrails.append(evidence(segment="locale=de-DE", log_e_harm=value))
+    assert "locale=de-DE" in evidence_figure(rollout, decisions)
+    assert "locale=de-DE" not in evidence_figure(rollout, decisions[:1])
+
+
+def test_the_same_looks_give_the_same_drawing(rollout: Rollout) -> None:
+    assert evidence_figure(rollout, looks(0.0, 9.0)) == evidence_figure(rollout, looks(0.0, 9.0))
