@@ -179,7 +179,7 @@ def _rollouts(home: Home) -> list[Climbing]:
 
 
 def _schedules(home: Home) -> list[Planned]:
-    records = [json.loads(path.read_bytes()) for path in sorted((home.root / "schedules").glob("*.json"))]
+    records = [json.loads(path.read_bytes()) for path in sorted((home.root / "schedules").glob("*/schedule.json"))]
     return [Planned(adapter=r["adapter"], cron=r["cron"], paused=bool(r.get("paused"))) for r in records]
 
 

@@ -274,8 +274,17 @@ def damage_runs(home: Path) -> None:
 
 
 def damage_schedules(home: Path) -> None:
-    (home / "schedules").mkdir()
-    (home / "schedules" / "functions.json").write_text("[1]")
+    (home / "schedules" / "functions").mkdir(parents=True)
+    (home / "schedules" / "functions" / "schedule.json").write_text("[1]")
+
+
+def test_schedules_are_named_with_their_times(home: Path) -> None:
+    for adapter, paused in (("functions", False), ("intent", True)):
+        (home / "schedules" / adapter).mkdir(parents=True)
+        record = {"adapter": adapter, "cron": "0 3 * * *", "paused": paused, "tz": "UTC"}
+        (home / "schedules" / adapter / "schedule.json").write_text(json.dumps(record))
+    shown = [text for _, text in lines(read_standing(Home(), NOW))]
+    assert {"functions: 0 3 * * *", "intent: 0 3 * * * (paused)"} <= set(shown)
 
 
 @pytest.mark.parametrize(
