@@ -113,8 +113,8 @@ SVG(titled(evidence_figure(good.rollout, good.decisions), f"No harm: the e-value
 
 # %% [markdown]
 # But absence of proof of harm is not proof of harmlessness. To climb, every guardrail needs evidence of its own: the
-# whole band below the dashed line. That takes devices, so the ladder's speed is set by the size of the fleet and not by
-# patience.
+# whole band below the dashed line. That takes devices, so the ladder's speed is set by the size of the fleet and not
+# by patience.
 
 # %%
 title = "Crashes of the good adapter: the interval narrows around 1"
