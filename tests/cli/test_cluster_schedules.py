@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 STACK = """\
 name: test-{flavor}
 components:
-  orchestrator: {{flavor: {flavor}, configuration: {configuration}}}
+  orchestrator: {{flavor: {flavor}}}
   artifact_store: {{flavor: local}}
   experiment_tracker: {{flavor: mlflow, configuration: {{tracking_uri: "sqlite:///{folder}/mlflow.db"}}}}
   alerter: {{flavor: file}}
@@ -39,9 +39,9 @@ def cluster(home: Path, tmp_path: Path, zenml_home: Path, monkeypatch: pytest.Mo
     return tmp_path
 
 
-def stack(folder: Path, flavor: str, configuration: str = "{}") -> str:
+def stack(folder: Path, flavor: str) -> str:
     file = folder / f"{flavor}.yaml"
-    file.write_text(STACK.format(flavor=flavor, configuration=configuration, folder=folder))
+    file.write_text(STACK.format(flavor=flavor, folder=folder))
     return str(file)
 
 
@@ -91,10 +91,13 @@ def test_one_that_cannot_change_its_schedules_says_what_is_left_to_do(cluster: P
     assert "delete the recurring run of pocketloop-functions" in run("delete", "functions")
 
 
-def test_a_cluster_that_does_not_answer_leaves_no_schedule_behind(cluster: Path) -> None:
+def test_a_cluster_that_does_not_answer_leaves_no_schedule_behind(
+    cluster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from zenml.client import Client
 
-    file = stack(cluster, "recording", "{fails: 'true'}")
+    monkeypatch.setenv("RECORDING_FAILS", "1")
+    file = stack(cluster, "recording")
     said = run("create", "functions", "--cron", "0 3 * * *", "--stack", file, status=2)
     assert "did not take the schedule: ConnectionError: no cluster answers" in said
     assert not Client().list_schedules(name="pocketloop-functions").items

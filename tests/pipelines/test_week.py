@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
 from pathlib import Path
@@ -14,32 +15,33 @@ from command_line import Fleet
 from timer_programs import install_programs
 
 from pocketloop.contracts.files import read_jsonl, write_jsonl
-from pocketloop.contracts.home import project_root
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
+LABELS = ("music", "smart_home")
 RECIPE = """\
 adapter: week
-task: function_call
+task: intent
 base: tiny
-catalogue: {root}/configs/catalogues/household-functions.json
+catalogue: {folder}/labels.json
 data:
   sources:
-    - {{kind: events, skill: functions}}
+    - {{kind: events, skill: week}}
     - {{kind: examples, uri: {folder}/mine.jsonl}}
 label: {{min_kappa: -1}}
 scrub: {{ner: {{engine: none}}}}
 train:
-  lora: {{r: 4, alpha: 8, targets: all-linear}}
-  stages: [{{sft: {{epochs: 2, learning_rate: 6.0e-3, batch_size: 8}}}}]
+  lora: {{r: 8, alpha: 16, targets: all-linear}}
+  stages: [{{sft: {{epochs: 5, learning_rate: 3.0e-3, batch_size: 8}}}}]
   checkpoints: {{every_seconds: 0.2}}
 evaluation:
-  sets: [{{name: heldout, uri: "demo://functions?split=heldout&n=8&seed=11"}}]
+  sets: [{{name: heldout, uri: {folder}/heldout.jsonl}}]
+  max_new_tokens: 8
 gates: [{gate}]
 safety: {{behaviour: null}}
 export: {{gguf: {{base: Q4_K_M, adapter: F16}}, parity: {{max_score_loss: 1.0}}}}
 """
-UNREACHABLE = "{metric: function_exact, min: 0.9999}"
+UNREACHABLE = "{metric: intent_accuracy, min: 1.0}"
 
 
 class Inbox(BaseHTTPRequestHandler):
@@ -59,22 +61,43 @@ class Inbox(BaseHTTPRequestHandler):
         pass
 
 
+def said(split: str, seed: int, count: int) -> list[dict[str, Any]]:
+    """What people say to two skills, half of it to each, in turns."""
+    from pocketloop.data.demo import demo_examples
+
+    rows = [row.model_dump(include={"input", "output"}) for row in demo_examples("intent", split, 900, seed)]
+    by_label = [[row for row in rows if row["output"] == label] for label in LABELS]
+    mixed = [row for pair in zip(*by_label, strict=False) for row in pair]
+    assert len(mixed) >= count
+    return mixed[:count]
+
+
+def event(number: int, row: dict[str, Any], consent: bool) -> dict[str, Any]:
+    return {
+        "schema": "interaction/1",
+        "event_id": f"event-{number:04d}",
+        "device_id": f"phone-{number % 11}",
+        "ts": (datetime.now(UTC) - timedelta(days=1)).isoformat(),
+        "adapter": {"skill": "week", "version": "1"},
+        "consent": {"training": consent, "policy": "2026-01"},
+        "messages": [{"role": "user", "content": row["input"]}, {"role": "assistant", "content": row["output"]}],
+        "feedback": {"rating": "up"},
+    }
+
+
 class Week:
     """A home with a schedule, days on which events are posted, and nights."""
 
     def __init__(self, folder: Path, url: str) -> None:
-        from datetime import UTC, datetime
-
-        from pocketloop.data.demo import demo_events, demo_examples
-
         self.fleet, self.folder = Fleet(folder / "home"), folder
         self.fleet.environment |= {**install_programs(folder, systemd=False), "POCKETLOOP_NOTIFY": url}
-        fleet = demo_events(600, 7, now=datetime.now(UTC), faults=False)
-        once = {row["event_id"]: row for row in fleet if row["adapter"]["skill"] == "functions"}
-        self.events = list(once.values())
-        self.posted = 0
+        (folder / "labels.json").write_text(json.dumps({"labels": LABELS}))
         self.examples = folder / "mine.jsonl"
-        write_jsonl(self.examples, demo_examples("functions", "train", 60, 5))
+        write_jsonl(self.examples, said("train", 5, 60))
+        wrong, *right = said("heldout", 11, 24)  # one that nobody who learns from the rest answers so
+        write_jsonl(folder / "heldout.jsonl", [wrong | {"output": right[0]["output"]}, *right])
+        self.said = iter(said("train", 9, 120))
+        self.posted = 0
         self.ask(gate="")
         self.fleet.run(
             "schedule", "create", str(folder / "week.yaml"), "--cron", "0 3 * * *", "--if-new", "5", "--tz", "UTC"
@@ -83,22 +106,17 @@ class Week:
         self.first = json.loads((self.schedule / "schedule.json").read_text())["since"]
 
     def ask(self, gate: str) -> None:
-        (self.folder / "week.yaml").write_text(RECIPE.format(root=project_root(), folder=self.folder, gate=gate))
+        (self.folder / "week.yaml").write_text(RECIPE.format(folder=self.folder, gate=gate))
 
     def post(self, count: int) -> None:
-        """Phones post `count` consented events of the skill."""
-        batch, taken = [], 0
-        while taken < count:
-            batch.append(self.events[self.posted])
-            taken += batch[-1]["consent"]["training"]
-            self.posted += 1
+        """Phones post `count` events that may be learnt from, and two that may not."""
+        batch = [event(self.posted + at, next(self.said), consent=at < count) for at in range(count + 2)]
+        self.posted += len(batch)
         write_jsonl(self.folder / "posted.jsonl", batch)
         self.fleet.run("data", "import", str(self.folder / "posted.jsonl"))
 
     def at(self, day: int) -> str:
         """Three in the morning, `day` nights after the schedule was made."""
-        from datetime import datetime, timedelta
-
         moment = datetime.fromisoformat(self.first).replace(hour=3, minute=0, second=0, microsecond=0)
         return f"{moment + timedelta(days=day):%Y-%m-%dT%H:%M:%S}"
 
@@ -177,7 +195,7 @@ def _week(week: Week) -> None:
     week.post(20)
     week.ask(gate=UNREACHABLE)
     friday = week.night(5, status=3)
-    assert (friday["outcome"]["result"], friday["outcome"]["verdict"]) == ("candidate", "fail")
+    assert friday["outcome"]["result"] == "candidate" and friday["outcome"]["verdict"] != "pass"
     assert Inbox.told[-1]["more"] == f"pocketloop review show week@{friday['outcome']['version']}"
 
     week.ask(gate="")
