@@ -4,7 +4,7 @@ PYTHON  ?= python3
 BIN     := .venv/bin
 export POCKETLOOP_HOME ?= $(CURDIR)/.pocketloop
 
-.PHONY: help run test lint bench ui base ner methods lock setup clean
+.PHONY: help run test lint bench ui base ner methods docs notebooks lock setup clean
 help:           ## show this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
@@ -39,6 +39,12 @@ ner: setup      ## rebuild the scrubber's recognizer of names and addresses from
 
 methods: setup  ## what each training method does on the embedded base, held out: docs/methods.md (under an hour)
 	$(BIN)/python benchmarks/methods.py
+
+docs: setup     ## the documentation as a site, strictly, into site/ (python -m http.server -d site)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+notebooks: setup ## execute notebooks/ on the demo store and keep their outputs
+	@$(BIN)/python scripts/notebooks.py
 
 lock: setup     ## compile requirements.lock from pyproject.toml
 	bash scripts/lock.sh --upgrade

@@ -179,8 +179,9 @@ def _rollouts(home: Home) -> list[Climbing]:
 
 
 def _schedules(home: Home) -> list[Planned]:
-    records = [json.loads(path.read_bytes()) for path in sorted((home.root / "schedules").glob("*/schedule.json"))]
-    return [Planned(adapter=r["adapter"], cron=r["cron"], paused=bool(r.get("paused"))) for r in records]
+    from pocketloop.schedules.store import ScheduleStore
+
+    return [Planned(adapter=one.adapter, cron=one.cron, paused=one.paused) for one in ScheduleStore(home).all()]
 
 
 def _shown(root: Path) -> str:
