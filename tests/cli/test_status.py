@@ -20,6 +20,8 @@ from pocketloop.cli.standing import Climbing, Run, Standing, Waiting, ago, lines
 from pocketloop.cli.standing_facts import folder_sizes, read_standing
 from pocketloop.contracts.errors import DataError, TrainingInterrupted, note_stage
 from pocketloop.contracts.home import Home
+from pocketloop.contracts.schedules import Schedule
+from pocketloop.schedules.store import ScheduleStore
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 POCKETLOOP = str(Path(sys.executable).with_name("pocketloop"))
@@ -280,9 +282,8 @@ def damage_schedules(home: Path) -> None:
 
 def test_schedules_are_named_with_their_times(home: Path) -> None:
     for adapter, paused in (("functions", False), ("intent", True)):
-        (home / "schedules" / adapter).mkdir(parents=True)
-        record = {"adapter": adapter, "cron": "0 3 * * *", "paused": paused, "tz": "UTC"}
-        (home / "schedules" / adapter / "schedule.json").write_text(json.dumps(record))
+        record = {"adapter": adapter, "recipe": adapter, "cron": "0 3 * * *", "tz": "UTC", "if_new": 1, "since": NOW}
+        ScheduleStore(Home()).put(Schedule.model_validate({**record, "starter": "crontab", "paused": paused}))
     shown = [text for _, text in lines(read_standing(Home(), NOW))]
     assert {"functions: 0 3 * * *", "intent: 0 3 * * * (paused)"} <= set(shown)
 
