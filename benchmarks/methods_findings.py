@@ -63,8 +63,8 @@ def exceeds(text: str, share: Estimate, bound: float) -> Claim:
 
 
 def column(rows: Sequence[dict[str, float]], name: str) -> list[float]:
-    """One metric of all items."""
-    return [row[name] for row in rows]
+    """One metric of all items that have it."""
+    return [row[name] for row in rows if name in row]
 
 
 def average(values: Sequence[float]) -> Estimate:

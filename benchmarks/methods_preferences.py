@@ -226,7 +226,7 @@ def distilled(known: Preferences) -> Finding:
     rows = [
         Row(
             name=name,
-            figures={metric: average(column(found, metric)) for metric in lab.task.metrics if metric in found[0]},
+            figures={metric: average(column(found, metric)) for metric in lab.task.metrics if column(found, metric)},
             seconds=trained[name].seconds if name in trained else None,
         )
         for name, found in scores.items()
