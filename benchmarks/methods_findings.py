@@ -4,10 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 from pydantic import BaseModel, Field
 
 from pocketloop.contracts.reports import Estimate
-from pocketloop.evaluation.statistics import estimate, noninferior
+from pocketloop.evaluation.statistics import estimate
 
 
 class Row(BaseModel):
@@ -53,8 +54,8 @@ class Finding(BaseModel):
 
 def compare(text: str, after: Sequence[float], before: Sequence[float], margin: float = 0.0) -> Claim:
     """A claim about the mean difference on the same items (paired bootstrap)."""
-    found = noninferior(after, before, margin=max(margin, 1e-9), confidence=0.975)
-    return Claim(text=text, difference=found.difference, low=found.low, high=found.high, n=found.n, margin=margin)
+    found = _bootstrap([new - old for new, old in zip(after, before, strict=True)])
+    return Claim(text=text, difference=found.value, low=found.low, high=found.high, n=found.n, margin=margin)
 
 
 def exceeds(text: str, share: Estimate, bound: float) -> Claim:
@@ -68,8 +69,18 @@ def column(rows: Sequence[dict[str, float]], name: str) -> list[float]:
 
 
 def average(values: Sequence[float]) -> Estimate:
-    """Mean with its interval."""
-    return estimate(list(values))
+    """Mean with its interval; rewards and divergences lie beyond [0, 1], for which `estimate` is made."""
+    within = all(0 <= value <= 1 for value in values)
+    return estimate(values) if within else _bootstrap(values)
+
+
+def _bootstrap(values: Sequence[float]) -> Estimate:
+    """The mean of anything, with the percentile bootstrap's interval."""
+    from scipy.stats import bootstrap
+
+    drawn = bootstrap((values,), np.mean, n_resamples=9999, method="percentile", rng=np.random.default_rng(0))
+    low, high = drawn.confidence_interval
+    return Estimate(value=float(np.mean(values)), n=len(values), low=float(low), high=float(high))
 
 
 def win_rate(after: Sequence[float], before: Sequence[float]) -> Estimate:
