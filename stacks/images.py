@@ -18,9 +18,9 @@ def dockerfile(kind: Kind) -> str:
     return f"deploy/images/{kind}.Dockerfile"
 
 
-def requirements(kind: Kind) -> str:
-    """Path of the list of a kind's packages; requirements.lock says which versions of them and of what they need."""
-    return f"deploy/images/{kind}.in"
+def requirements(kind: Kind) -> list[str]:
+    """Paths of the lists of a kind's packages; requirements.lock says which versions of them and of what they need."""
+    return ["deploy/images/common.in", f"deploy/images/{kind}.in"]
 
 
 def image_reference(kind: Kind, registry: str) -> str:
@@ -31,7 +31,7 @@ def image_reference(kind: Kind, registry: str) -> str:
 def image_tag(kind: Kind) -> str:
     """12 digits of the digest of the locked packages, a dash, and as many of the Dockerfile and the code."""
     root = project_root()
-    packages = [root / "requirements.lock", root / requirements(kind)]
+    packages = [root / name for name in ("requirements.lock", *requirements(kind))]
     code = [f for room in _CODE for f in (root / room).rglob("*") if f.is_file() and "__pycache__" not in f.parts]
     return f"{_digest(packages)}-{_digest([root / dockerfile(kind), *sorted(code)])}"
 

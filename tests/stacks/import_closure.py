@@ -64,8 +64,8 @@ class Closure:
         self._symbol(source, function, source)
 
     def _module(self, name: str, used_by: str) -> None:
-        if name.split(".")[0] not in _OWN:
-            self.external.setdefault(name.split(".")[0], set()).add(used_by)
+        if name.split(".", maxsplit=1)[0] not in _OWN:
+            self.external.setdefault(name.split(".", maxsplit=1)[0], set()).add(used_by)
             return
         for parent in (name.rsplit(".", n)[0] for n in range(name.count("."), -1, -1)):
             if (found := module(parent)) and (parent, "") not in self._seen:
