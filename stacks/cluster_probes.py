@@ -1,5 +1,6 @@
 """Questions to a Kubernetes cluster: is it there, has it the nodes, the volume and the secrets that steps ask for?"""
 
+import os
 from collections.abc import Iterable
 from typing import Any
 
@@ -78,17 +79,19 @@ def pod_secrets(config: StackConfig) -> str:
 
 def _api(config: StackConfig) -> Any:
     """A client of the cluster, found as kubectl finds it; the stack's context where it names one."""
-    from kubernetes.config import ConfigException, new_client_from_config
+    from kubernetes.client import ApiClient, Configuration
+    from kubernetes.config import ConfigException, load_kube_config
 
     context = config.components["orchestrator"].configuration.get("kubernetes_context")
+    configuration = Configuration()
+    configuration.retries = False
     try:
-        client = new_client_from_config(context=context)
+        load_kube_config(os.environ.get("KUBECONFIG"), context, client_configuration=configuration)
     except ConfigException as error:
         if context:
             raise Problem(f"no Kubernetes context {context}: kubectl config get-contexts ({error})") from None
         raise Unseen("no kubeconfig here: ask whoever runs the cluster, or set KUBECONFIG") from None
-    client.configuration.retries = False
-    return client
+    return ApiClient(configuration)
 
 
 def _ask(question: Any, missing: str = "") -> Any:

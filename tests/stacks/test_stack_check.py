@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from loopback import kubeconfig, node, serving
-from object_store import s3, s3_server  # noqa: F401
 
 from pocketloop.contracts.loading import unset_variables
 from stacks.check import Check, check_stack
@@ -104,10 +103,8 @@ def test_an_unset_secret_is_found(zenml_home: Path, tmp_path: Path) -> None:
     from zenml.client import Client
 
     file = tmp_path / "stack.yaml"
-    file.write_text(
-        LOCAL + "  experiment_tracker: {flavor: mlflow, configuration: "
-        f'{{tracking_uri: "{DEAD}", tracking_username: "{{{{check.user}}}}", tracking_password: "{{{{check.word}}}}"}}}}\n'
-    )
+    given = f'tracking_uri: "{DEAD}", tracking_username: "{{{{check.user}}}}", tracking_password: "{{{{check.word}}}}"'
+    file.write_text(LOCAL + f"  experiment_tracker: {{flavor: mlflow, configuration: {{{given}}}}}\n")
     assert found(check_stack(file))["secrets"][0] is False
     Client().create_secret("check", {"user": "pipeline"})
     assert "no key 'word'" in found(check_stack(file))["secrets"][1]
@@ -133,7 +130,7 @@ def test_mlflow_is_asked_with_the_stacks_account() -> None:
 
 
 @pytest.mark.slow
-def test_artifacts_must_be_writable(s3: str, tmp_path: Path) -> None:  # noqa: F811
+def test_artifacts_must_be_writable(s3: str, tmp_path: Path) -> None:
     import s3fs
 
     from stacks.probes import s3 as probe
