@@ -58,7 +58,7 @@ def check_stack(path: Path, adapter: str | None = None) -> list[Check]:
         config = load_stack(path)
         runs = load_runs(config)
     except ConfigError as error:
-        return [*checks, Check(what="file", ok=False, said=str(error))]
+        return [*checks, Check(what="file", ok=False, said=" ".join(str(error).split()))]
     said = f"stack {config.name}" + (f", run settings {runs_file(config)}" if runs else "")
     checks.append(Check(what="file", ok=True, said=said))
     missing = _packages(config)
