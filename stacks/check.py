@@ -72,12 +72,12 @@ def _probes(path: Path, config: StackConfig, runs: RunSettings | None) -> Iterat
     from stacks import cluster_probes, probes
 
     yield "records", lambda: probes.records(path, config)
-    yield "secrets", lambda: probes.secrets(config)
+    yield "secrets", lambda: probes.secrets(path, config)
     parts = config.components
     if "experiment_tracker" in parts:
-        yield "mlflow", lambda: probes.mlflow(config)
+        yield "mlflow", lambda: probes.mlflow(path, config)
     if parts["artifact_store"].flavor == "s3":
-        yield "artifacts", lambda: probes.s3(config)
+        yield "artifacts", lambda: probes.s3(path, config)
     if "container_registry" in parts:
         yield "images", lambda: probes.images(config, runs)
     orchestrator = parts["orchestrator"].flavor

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pocketloop.contracts.errors import ConfigError
 from stacks.check import Problem, Unseen, local_records, resolved
 from stacks.config import StackConfig
 from stacks.images import image_reference
@@ -19,10 +20,10 @@ def records(path: Path, config: StackConfig) -> str:
     """ZenML's server: there, of this version, and the one that this process is connected to."""
     import zenml
 
-    if config.server is None:
-        return local_records()
     from stacks.apply import require_server
 
+    if config.server is None:
+        return local_records()
     if not config.server:
         require_server(path, config)
     version = _json(_get("ZenML's server", f"{config.server.rstrip('/')}/api/v1/info")).get("version")
@@ -30,31 +31,33 @@ def records(path: Path, config: StackConfig) -> str:
         raise Problem(
             f"ZenML's server is {version or 'of no known version'}, here is {zenml.__version__}: use one version"
         )
-    _client()
+    _opened()
     require_server(path, config)
     return f"ZenML {version} at {config.server}"
 
 
-def secrets(config: StackConfig) -> str:
+def secrets(path: Path, config: StackConfig) -> str:
     """Every ZenML secret that the file refers to."""
     named = sorted(secret_references({kind: part.configuration for kind, part in config.components.items()}))
     if not named:
         return "the file refers to none"
-    client = _client()
+    client = _client(path, config)
     if missing := [found for name, key in named if (found := missing_secret(client, name, key))]:
         raise Problem("; ".join(dict.fromkeys(missing)))
     return ", ".join(sorted({name for name, _ in named}))
 
 
-def mlflow(config: StackConfig) -> str:
+def mlflow(path: Path, config: StackConfig) -> str:
     """MLflow's server, with the account that the stack gives."""
     given = config.components["experiment_tracker"].configuration
     uri = str(given.get("tracking_uri", ""))
     if not uri.startswith(("http://", "https://")):
+        if config.server is not None:
+            raise Problem("the stack is shared, but MLflow's store is this machine's: set MLFLOW_TRACKING_URI")
         return "no server: a store of this machine"
     account = None
     if "tracking_username" in given:
-        client = _client()
+        client = _client(path, config)
         account = (resolved(client, given["tracking_username"]), resolved(client, given.get("tracking_password", "")))
     address = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/search?max_results=1"
     answer = _get("MLflow", address, account=account, allowed=(200, 401, 403))
@@ -65,7 +68,7 @@ def mlflow(config: StackConfig) -> str:
     return f"MLflow at {_shown(uri)}"
 
 
-def s3(config: StackConfig) -> str:
+def s3(path: Path, config: StackConfig) -> str:
     """The bucket of the artifacts: may a run write there?"""
     import boto3
     from botocore.config import Config
@@ -75,7 +78,7 @@ def s3(config: StackConfig) -> str:
     at = urlsplit(str(given["path"]))
     account: dict[str, str] = {}
     if "key" in given:
-        zenml = _client()
+        zenml = _client(path, config)
         account["aws_access_key_id"] = resolved(zenml, given["key"])
         account["aws_secret_access_key"] = resolved(zenml, given.get("secret", ""))
     options: dict[str, Any] = {**given.get("client_kwargs", {}), **account}
@@ -178,8 +181,16 @@ def _shown(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
-def _client() -> Any:
-    """ZenML's client, connected."""
+def _client(path: Path, config: StackConfig) -> Any:
+    """ZenML's client, connected to the stack's server where it names one."""
+    try:
+        records(path, config)
+    except (Problem, ConfigError):
+        raise Unseen("ZenML's server is not connected: see records") from None
+    return _opened()
+
+
+def _opened() -> Any:
     from zenml.client import Client
 
     try:

@@ -15,6 +15,7 @@ from stacks.kinds import KINDS
 from stacks.probes import images, kubeflow, mlflow
 from stacks.run_settings import RunSettings, StepRun
 
+ANY = Path("any.yaml")
 DEAD = "http://127.0.0.1:9"
 LOCAL = "name: here\ncomponents:\n  orchestrator: {flavor: local}\n  artifact_store: {flavor: local}\n"
 
@@ -89,10 +90,14 @@ def test_a_missing_client_is_named_with_its_package(tmp_path: Path, monkeypatch:
 def test_a_zenml_server_is_looked_for_and_its_version_compared(zenml_home: Path, tmp_path: Path) -> None:
     file = tmp_path / "stack.yaml"
     for server, said in (("", "set ZENML_STORE_URL"), (DEAD, "does not answer")):
-        file.write_text(LOCAL + f"server: '{server}'\n")
-        ok, told = found(check_stack(file))["records"]
-        assert ok is False
-        assert said in told
+        file.write_text(
+            LOCAL.replace("flavor: local}", "flavor: local, configuration: {path: '{{a.b}}'}}")
+            + f"server: '{server}'\n"
+        )
+        checks = found(check_stack(file))
+        assert checks["records"][0] is False
+        assert said in checks["records"][1]
+        assert checks["secrets"] == (None, "ZenML's server is not connected: see records")
     with serving({"/api/v1/info": (200, {"version": "0.1.0"})}) as url:
         file.write_text(LOCAL + f"server: {url}\n")
         assert "server is 0.1.0, here is" in found(check_stack(file))["records"][1]
@@ -121,12 +126,14 @@ def test_mlflow_is_asked_with_the_stacks_account() -> None:
         return stack_of(experiment_tracker={"flavor": "mlflow", "configuration": {"tracking_uri": uri}})
 
     with serving({"/api/2.0/mlflow/experiments/search": (200, {})}) as url:
-        assert outcome(mlflow, tracker(url)) == ("ok", f"MLflow at {url}")
+        assert outcome(mlflow, ANY, tracker(url)) == ("ok", f"MLflow at {url}")
     with serving({"/api/2.0/mlflow/experiments/search": (401, {})}) as url:
-        assert "refuses the account (401)" in outcome(mlflow, tracker(url))[1]
+        assert "refuses the account (401)" in outcome(mlflow, ANY, tracker(url))[1]
     with serving({}) as url:
-        assert "answers 404" in outcome(mlflow, tracker(url))[1]
-    assert outcome(mlflow, tracker("sqlite:///one.db"))[0] == "ok"
+        assert "answers 404" in outcome(mlflow, ANY, tracker(url))[1]
+    assert outcome(mlflow, ANY, tracker("sqlite:///one.db"))[0] == "ok"
+    shared = tracker("sqlite:///one.db").model_copy(update={"server": DEAD})
+    assert "set MLFLOW_TRACKING_URI" in outcome(mlflow, ANY, shared)[1]
 
 
 @pytest.mark.slow
@@ -138,10 +145,10 @@ def test_artifacts_must_be_writable(s3: str, tmp_path: Path) -> None:
     def store(path: str, **more: Any) -> StackConfig:
         return stack_of(artifact_store={"flavor": "s3", "configuration": {"path": path, **more}})
 
-    assert outcome(probe, store(s3)) == ("ok", f"can write to {s3}")
+    assert outcome(probe, ANY, store(s3)) == ("ok", f"can write to {s3}")
     assert s3fs.S3FileSystem().find(s3) == []
-    assert "NoSuchBucket" in outcome(probe, store("s3://absent-bucket/prefix"))[1]
-    assert "cannot write" in outcome(probe, store(s3, client_kwargs={"endpoint_url": DEAD}))[1]
+    assert "NoSuchBucket" in outcome(probe, ANY, store("s3://absent-bucket/prefix"))[1]
+    assert "cannot write" in outcome(probe, ANY, store(s3, client_kwargs={"endpoint_url": DEAD}))[1]
 
 
 def test_an_image_that_is_not_in_the_registry_comes_with_the_command_that_builds_it() -> None:
