@@ -30,6 +30,7 @@ from pocketloop.cli import (
     safety,
     schedule,
     shapes,
+    stacks,
     status,
     suites,
     ui,
@@ -54,6 +55,7 @@ labels.add_to(app)
 new.add_to(app)
 registry.add_to(app)
 evaluation_plan.add_to(app)
+stacks.add_to(app)
 evaluate_group.add_to(app)
 suites.add_to(app)
 gates.add_to(app)
