@@ -14,7 +14,7 @@ def apply_stack(path: Path) -> StackPlan:
     Applying the same file twice changes nothing.
 
     Raises:
-        ConfigError: an unknown component type, flavor or key; a configuration that ZenML refuses; a flavor that changed.
+        ConfigError: an unknown type, flavor or key; a configuration that ZenML refuses; a flavor that changed.
     """
     from zenml.client import Client
     from zenml.enums import StackComponentType

@@ -57,7 +57,7 @@ def plan_stack(client: Any, path: Path, config: StackConfig) -> StackPlan:
     """Compare a stack file with what ZenML holds.
 
     Raises:
-        ConfigError: an unknown component type, flavor or key; a configuration that ZenML refuses; a flavor that changed.
+        ConfigError: an unknown type, flavor or key; a configuration that ZenML refuses; a flavor that changed.
     """
     parts = [plan_component(client, path, config.name, kind, part) for kind, part in config.components.items()]
     stacks = client.list_stacks(name=config.name).items

@@ -79,17 +79,22 @@ class RunSettings(BaseModel):
         return StepRun.model_validate(merged)
 
 
+def runs_file(config: StackConfig) -> Path | None:
+    """The run-settings file that a stack names: `configs/runs/NAME.yaml`, or a path; None when it names none."""
+    named = config.runs
+    if named is None:
+        return None
+    return Path(named) if named.endswith((".yaml", ".yml")) else project_root() / "configs" / "runs" / f"{named}.yaml"
+
+
 def load_runs(config: StackConfig) -> RunSettings | None:
     """The run settings that a stack names; None when it names none.
 
     Raises:
         ConfigError: naming file, line and key; an unknown step with the nearest known one.
     """
-    if config.runs is None:
-        return None
-    named = config.runs
-    path = Path(named) if named.endswith((".yaml", ".yml")) else project_root() / "configs" / "runs" / f"{named}.yaml"
-    return load_config(path, RunSettings)
+    path = runs_file(config)
+    return load_config(path, RunSettings) if path else None
 
 
 def with_runs(pipeline: Any, config: StackConfig, parameters: dict[str, Any]) -> Any:

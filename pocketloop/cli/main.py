@@ -28,6 +28,7 @@ from pocketloop.cli import (
     review,
     safety,
     shapes,
+    stacks,
     suites,
     ui,
 )
@@ -46,11 +47,13 @@ app = typer.Typer(
 pipelines.add_to(app)
 recipes.add_to(app)
 plan.add_to(app)
+stacks.add_to(app)
 data.add_to(app)
 labels.add_to(app)
 new.add_to(app)
 registry.add_to(app)
 evaluation_plan.add_to(app)
+stacks.add_to(app)
 evaluate_group.add_to(app)
 suites.add_to(app)
 gates.add_to(app)

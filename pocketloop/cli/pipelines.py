@@ -1,7 +1,6 @@
-"""The pipelines as commands: prepare-base, curate, train, retrain; and `stack apply`."""
+"""The pipelines as commands: prepare-base, curate, train, retrain."""
 
 import time
-from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
@@ -24,9 +23,6 @@ def add_to(app: typer.Typer) -> None:
     app.command(epilog="Example: pocketloop curate intent")(curate)
     app.command(epilog="Example: pocketloop train functions --set train.lora.r=8")(train)
     app.command("prepare-base", epilog="Example: pocketloop prepare-base tiny")(prepare_base)
-    group = typer.Typer(help="ZenML stacks.", no_args_is_help=True)
-    group.command("apply", epilog="Example: pocketloop stack apply stacks/local.yaml")(apply)
-    app.add_typer(group, name="stack")
 
 
 def retrain(adapter: Adapter, overrides: Overrides = None, stack: Stack = "local", as_json: AsJson = False) -> None:
@@ -71,15 +67,6 @@ def prepare_base(
 
     run_pipeline(pipeline, stack, base=config, gguf=gguf)
     say(f"prepared bases: {home.bases}")
-
-
-def apply(file: Annotated[Path, typer.Argument(help="A stack file.")]) -> None:
-    """Bring ZenML in line with a stack file; applying it again changes nothing."""
-    environment()
-    from stacks.apply import apply_stack
-
-    for part in apply_stack(file).components:
-        say(f"{part.type}: {part.what}")
 
 
 def _checked(adapter: str, overrides: list[str] | None) -> Recipe:

@@ -74,6 +74,11 @@ class Home:
         return self.root / "cache"
 
     @property
+    def environments(self) -> Path:
+        """Python environments of their own (ExecuTorch's, say); POCKETLOOP_ENVIRONMENTS where an image brings them."""
+        return Path(os.environ.get("POCKETLOOP_ENVIRONMENTS") or self.cache)
+
+    @property
     def cdn(self) -> Path:
         """The signed repository as static files, unless configs/delivery.yaml names another place."""
         return self.root / "cdn"

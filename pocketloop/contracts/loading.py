@@ -126,6 +126,15 @@ def load_config(path: Path, model: type[Model], overrides: list[str] | None = No
     return found
 
 
+def unset_variables(path: Path) -> list[str]:
+    """The environment variables that a YAML file needs and that are not set, in the file's order."""
+    values = (
+        token.value for token in yaml.scan(path.read_text(encoding="utf-8")) if isinstance(token, yaml.ScalarToken)
+    )
+    named = (match for value in values for match in _VARIABLE.finditer(value))
+    return list(dict.fromkeys(match[1] for match in named if match[2] is None and match[1] not in os.environ))
+
+
 def _find(name: str, folder: str, kind: str) -> Path:
     if name.endswith((".yaml", ".yml")) or os.sep in name:
         return Path(name)

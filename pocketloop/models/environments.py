@@ -46,7 +46,7 @@ def make_environment(
     from filelock import FileLock
 
     digest = sha256_text(f"{sha256_file(lock)} {sha256_file(wanted)} {sys.version}")
-    folder = (cache or Home().cache) / name / digest[:16]
+    folder = (cache or Home().environments) / name / digest[:16]
     if not _is_ready(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / "making.lock"):
