@@ -23,6 +23,7 @@ from stacks.config import StackConfig
 from stacks.run_settings import load_runs, with_runs
 
 _RUN_ID = "metadata.labels['pipeline/runid']"
+_ENTRYPOINT = "zenml.entrypoints.step_entrypoint_configuration.StepEntrypointConfiguration"
 _FOR_SERVER = (
     "ZENML_STORE_TYPE",
     "ZENML_STORE_URL",
@@ -98,6 +99,10 @@ def _compiler(stacked: Any, config: StackConfig, snapshot: Any, folder: Path) ->
         @property
         def pipeline_directory(self) -> str:
             return str(folder)
+
+        def _create_dynamic_component(self, image: str, command: list[str], arguments: list[str], name: str) -> Any:
+            lean = ["stacks.entrypoint.LeanStep" if argument == _ENTRYPOINT else argument for argument in arguments]
+            return super()._create_dynamic_component(image, command, lean, name)
 
         def _upload_and_run_pipeline(self, *_: Any, **__: Any) -> None:
             return None

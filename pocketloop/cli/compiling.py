@@ -91,7 +91,7 @@ def _applied(stack: str) -> Any:
     """Make the stack the active one; gives what its file says."""
     from stacks.config import load_stack, stack_file
 
-    file = stack_file(stack)
+    home, file = environment(), stack_file(stack)
     config = load_stack(file)
     orchestrator = config.components.get("orchestrator")
     if orchestrator is None or orchestrator.flavor != "kubeflow" or config.cluster is None:
@@ -100,7 +100,11 @@ def _applied(stack: str) -> Any:
         )
     if find_spec("kfp") is None or find_spec("kfp.kubernetes") is None:
         raise ConfigError("compiling needs Kubeflow's packages: pip install 'pocketloop[cluster]'")
-    environment()
+    for name, value in config.cluster.environment.items():
+        if str(home.root) in value and config.cluster.home.path not in value:
+            raise ConfigError(
+                f"{file}: no container reaches {value}, which lies on this machine: set {name} to a server"
+            )
     return use_stack(stack)
 
 

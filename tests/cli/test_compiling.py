@@ -48,7 +48,7 @@ def test_a_recipes_overrides_have_no_place_where_no_recipe_is_read(tmp_path: Pat
         compile_("watch", out=tmp_path / "out.yaml", overrides=["train.lora.r=4"])
 
 
-def test_only_a_stack_on_kubeflow_is_compiled(tmp_path: Path) -> None:
+def test_only_a_stack_on_kubeflow_is_compiled(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="local.yaml: only a stack with the kubeflow orchestrator"):
         compile_("retrain", "functions", out=tmp_path / "out.yaml", stack="local")
 
@@ -58,6 +58,14 @@ def test_kubeflows_packages_are_asked_for_where_they_are_missing(
 ) -> None:
     monkeypatch.setattr(compiling, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'pocketloop\[cluster\]'"):
+        compile_("retrain", "functions", out=tmp_path / "out.yaml", stack="kubeflow")
+
+
+def test_a_container_is_sent_to_no_path_of_this_machine(
+    variables: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(ConfigError, match="lies on this machine: set MLFLOW_TRACKING_URI"):
         compile_("retrain", "functions", out=tmp_path / "out.yaml", stack="kubeflow")
 
 
