@@ -1,5 +1,7 @@
 """The errors that a user can cause and mend. Anything else that is raised is a bug."""
 
+_STAGE = "in stage "
+
 
 class PocketloopError(Exception):
     """Base of all expected errors: the message says what was wrong, where, and what to do."""
@@ -63,16 +65,17 @@ class DeviceError(PocketloopError):
     """A device could not take, or refused, what it was offered; what it runs is unchanged."""
 
 
-_FAILED_IN = "failed in stage "
-
-
 def note_stage(error: BaseException, stage: str) -> None:
-    """Remember on an error in which stage it came up; the innermost stays."""
-    if stage_of(error) is None:
-        error.add_note(_FAILED_IN + stage)
+    """Remember with an error in which stage of a pipeline it arose."""
+    error.add_note(f"{_STAGE}{stage}")
 
 
-def stage_of(error: BaseException) -> str | None:
-    """The stage in which the error came up, if it came up in one."""
-    notes = (note for note in getattr(error, "__notes__", ()) if note.startswith(_FAILED_IN))
-    return next((note.removeprefix(_FAILED_IN) for note in notes), None)
+def stage_of(error: BaseException) -> str:
+    """The stage in which an error, or what it was raised from, arose; empty outside of a pipeline."""
+    at: BaseException | None = error
+    while at is not None:
+        for note in getattr(at, "__notes__", []):
+            if note.startswith(_STAGE):
+                return str(note.removeprefix(_STAGE))
+        at = at.__cause__ or at.__context__
+    return ""
