@@ -1,7 +1,6 @@
 """Collect: from what phones posted and from example files to the records that this recipe may learn from."""
 
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from zenml import step
@@ -22,17 +21,12 @@ def collect(recipe: Recipe) -> tuple[Annotated[Folder, "collected"], Annotated[C
     from pocketloop.contracts.loading import load_collector
     from pocketloop.data.collect import collect as collect_records
     from pocketloop.data.received import Received
-    from pocketloop.data.taking_in import take_in
 
     home, now, config = Home(), datetime.now(UTC), load_collector()
     with stage("collect") as this:
         news = ""
         if any(source.kind == "events" for source in recipe.data.sources):
-            received = Received.of(config, home)
-            taken = take_in(home.events, received, now, config.retention_days, partial(_forget, home, received, now))
-            for damaged in taken.damaged:
-                print(f"  ! {damaged}", flush=True)
-            news = "".join(f"; {count} {what}" for what, count in taken.counts.items() if count)
+            news = _take_in(home, Received.of(config, home), now, config.retention_days)
         report = collect_records(recipe, home.events, this.scratch, now)
         left_out = ", ".join(f"{count} {reason}" for reason, count in report.count.left_out.items())
         this.done(
@@ -45,7 +39,14 @@ def collect(recipe: Recipe) -> tuple[Annotated[Folder, "collected"], Annotated[C
         return Folder.of(this.scratch), report
 
 
-def _forget(home: Home, received: "Received", now: datetime, device_id: str) -> None:
+def _take_in(home: Home, received: "Received", now: datetime, retention_days: float) -> str:
+    """Bring the log up to date; says what changed."""
+    from pocketloop.data.taking_in import take_in
     from steps.forget import forget
 
-    forget(home, received, device_id, now)
+    taken = take_in(
+        home.events, received, now, retention_days, lambda device_id: forget(home, received, device_id, now)
+    )
+    for damaged in taken.damaged:
+        print(f"  ! {damaged}", flush=True)
+    return "".join(f"; {count} {what}" for what, count in taken.counts.items() if count)

@@ -39,7 +39,7 @@ evaluation:
   max_new_tokens: 8
 gates: [{gate}]
 safety: {{behaviour: null}}
-export: {{gguf: {{base: Q4_K_M, adapter: F16}}, parity: {{max_score_loss: 1.0}}}}
+export: {{gguf: {{base: Q4_K_M, adapter: F16}}, parity: {{max_score_loss: 0.5}}}}
 """
 UNREACHABLE = "{metric: intent_accuracy, min: 1.0}"
 
