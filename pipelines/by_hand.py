@@ -66,7 +66,7 @@ def post_events(
     from pocketloop.data.event_log import import_file
 
     path = home.root / "demo" / f"events-{start}-{start + count}.jsonl"
-    write_jsonl(path, filter(keep, demo_events(count, 1, start, now=DEMO_DAY)))
+    write_jsonl(path, (event for event in demo_events(count, 1, start, now=DEMO_DAY) if keep(event)))
     return import_file(path, home.events, DEMO_DAY)
 
 

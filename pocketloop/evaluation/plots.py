@@ -49,6 +49,7 @@ def scores_figure(results: list[SetResult], width: float = WIDE) -> str:
     axes.invert_yaxis()
     axes.set_xlim(-0.02, 1.02)
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    axes.set_xlabel("score, with its 95 % interval", color=FAINT)
     plain(axes, grid="x")
     return svg(figure)
 
