@@ -78,8 +78,8 @@ for name, rows in (("learn", lines(learn)), ("ask", lines(ask))):
 pd.DataFrame({name: pd.DataFrame(lines(rows)).output.value_counts() for name, rows in (("learn", learn), ("ask", ask))})
 
 # %% [markdown]
-# The counts are uneven because phrasings have different numbers of values. That is left as it is: gates look at the
-# mean and at each class, so a class that is too small shows below.
+# The counts are uneven because phrasings have different numbers of values. That is left as it is: whether a class has
+# too few shows in the confusions at the end.
 #
 # ## A recipe
 #
@@ -109,7 +109,7 @@ print((home.root / "coffee.yaml").read_text(encoding="utf-8"))
 # ## The pipeline
 #
 # One command from the recipe to a registered candidate. Overrides with `--set` are for this run alone. The safety
-# checks on behaviour are switched off here, because they take longer than the training; leave them on for phones.
+# checks on behaviour are switched off here to save time; leave them on for phones.
 
 # %%
 import re
@@ -146,7 +146,8 @@ SVG(titled(scores_figure(shown), f"{right.value:.0%} of {right.n} new phrasings 
 
 # %% [markdown]
 # What to do next stands in the confusions: a cell off the diagonal is a pair of labels for which you need more, or
-# clearer, examples. Add lines to the file, run `retrain` again, and the new version is compared with this one.
+# clearer, examples. Add lines, run `new --force` and `retrain` again. Once a reviewer has made this version the
+# champion, the next one is compared with it, item by item, as in notebook 03.
 
 # %%
 wrong = sum(n for label, row in evaluation.confusion.items() for answer, n in row.items() if answer != label)

@@ -78,7 +78,9 @@ def test_clean_outputs_lose_times_paths_and_standard_error(runner: ModuleType) -
         v4.new_output("execute_result", data={"text/plain": "<T at 0x7f00aa11bb22>"}, execution_count=7),
     ]
     cell = v4.new_code_cell("1", outputs=outputs, execution_count=7, metadata={"execution": {"started": "now"}})
-    notebook = v4.new_notebook(cells=[cell], metadata={"widgets": {}, "kernelspec": {"name": "python3"}})
+    notebook = v4.new_notebook(
+        cells=[cell], metadata={"widgets": {}, "kernelspec": {"name": "python3", "display_name": "Python 3"}}
+    )
     runner.clean(notebook, {"/somewhere": "$HERE"})
     assert [output.get("text") or output.data["text/plain"] for output in cell.outputs] == [
         "written to $HERE/x",
