@@ -95,7 +95,7 @@ def _compiler(stacked: Any, config: StackConfig, snapshot: Any, folder: Path) ->
 
     cluster, runs = config.cluster, load_runs(config)
 
-    class Compiler(KubeflowOrchestrator):  # type: ignore[misc]
+    class Compiler(KubeflowOrchestrator):
         @property
         def pipeline_directory(self) -> str:
             return str(folder)
