@@ -355,7 +355,7 @@ class ParityConfig(Part):
     min_top1_pte: Share = 0.85
     max_kl_pte: float = Field(default=0.1, gt=0)
     max_perplexity_pte: float = Field(default=1.2, ge=1)
-    max_score_loss: float = Field(default=0.05, gt=0, le=1)
+    max_score_loss: float = Field(default=0.05, gt=0, lt=1)
 
 
 class PteConfig(Part):
