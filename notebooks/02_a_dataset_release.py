@@ -12,7 +12,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # 02 · Read a dataset release
 #
 # A release is immutable and accounts for every record: what entered is what was kept plus what was left out, by

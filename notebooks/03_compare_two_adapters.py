@@ -12,7 +12,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # 03 · Compare two adapters
 #
 # The champion was trained on the first release of notebook 02. The candidate goes on from it, with what the widget

@@ -12,7 +12,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # 04 · Read a canary
 #
 # Four thousand simulated phones live through two rollouts: one of an adapter with which apps crash about twice as

@@ -12,7 +12,6 @@
 # ---
 
 # %% [markdown]
-# %% [markdown]
 # # 05 · Bring your own task
 #
 # From a JSONL file to an adapter that passed its gates: a router for the voice button of a coffee machine. You need
