@@ -1,20 +1,25 @@
-"""Schedules of an orchestrator (Kubeflow, Kubernetes): ZenML hands them over, and the cluster starts the nights."""
+"""Schedules of an orchestrator (Kubernetes): ZenML hands them over, and the cluster starts the nights."""
 
 from typing import Any
 
-from pocketloop.cli.running import environment, run_pipeline, use_stack
+from pocketloop.cli.running import environment, refuse_kubeflow, run_pipeline, use_stack
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.loading import load_base_config
 from pocketloop.contracts.recipe import Recipe
 
 ZONE = "UTC"
-"""In which Kubeflow and Kubernetes count."""
+"""In which a cluster counts."""
 
 
-def has_schedules(stack: str) -> bool:
-    """Whether the stack's orchestrator starts runs itself; the stack is applied to find out."""
+def has_schedules(stack: str, cron: str) -> bool:
+    """Whether the stack's orchestrator starts runs itself; the stack is applied to find out.
+
+    Raises:
+        ConfigError: it is Kubeflow, whose recurring runs go with a compiled file.
+    """
     if stack == "local":
         return False
+    refuse_kubeflow(stack, cron)
     environment()
     use_stack(stack)
     from zenml.client import Client
@@ -63,13 +68,13 @@ def set_active(adapter: str, active: bool) -> None:
     """Pause or resume the schedule.
 
     Raises:
-        ConfigError: the orchestrator cannot (Kubeflow), or ZenML does not know the schedule.
+        ConfigError: the orchestrator cannot, or ZenML does not know the schedule.
     """
     schedule, orchestrator = _known(adapter)
     if not orchestrator.supports_schedule_updates:
         raise ConfigError(
-            f"{adapter}: {orchestrator.flavor} pauses and resumes schedules only in its own pages "
-            "(Kubeflow: Recurring Runs); or `pocketloop schedule delete`, and create it again"
+            f"{adapter}: {orchestrator.flavor} pauses and resumes schedules only in its own pages; or `pocketloop "
+            "schedule delete`, and create it again"
         )
     from zenml.client import Client
 

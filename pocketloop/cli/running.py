@@ -11,6 +11,7 @@ import typer
 from pocketloop.cli.completion import stack_names
 from pocketloop.cli.console import is_verbose
 from pocketloop.cli.runs import recorded
+from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.home import Home, project_root
 
 Stack = Annotated[
@@ -54,11 +55,33 @@ def use_stack(stack: str) -> Any:
 
 
 def run_pipeline(pipeline: Callable[..., Any], stack: str, **parameters: Any) -> Any:
-    """Run a pipeline on a stack and return ZenML's run, its error raised."""
+    """Run a pipeline on a stack and return ZenML's run, its error raised.
+
+    Raises:
+        ConfigError: the stack is Kubeflow's, which runs what `pocketloop compile` writes.
+    """
     from stacks.run_settings import with_runs
 
+    refuse_kubeflow(stack, "")
     with recorded(Home(), str(getattr(pipeline, "name", "pipeline")), _subject(parameters)):
         return with_runs(pipeline, use_stack(stack), parameters)(**parameters)
+
+
+def refuse_kubeflow(stack: str, cron: str) -> None:
+    """Refuse to hand a pipeline to Kubeflow through ZenML, whose orchestrator mounts no home and asks for no GPU.
+
+    Raises:
+        ConfigError: the stack's orchestrator is Kubeflow; says how to compile instead.
+    """
+    from stacks.config import load_stack, stack_file
+
+    orchestrator = load_stack(stack_file(stack)).components.get("orchestrator")
+    if orchestrator is not None and orchestrator.flavor == "kubeflow":
+        timed = f" --cron '{cron}'" if cron else ""
+        raise ConfigError(
+            f"stack {stack}: Kubeflow runs compiled files; `pocketloop compile PIPELINE ADAPTER --stack {stack}{timed}` "
+            "writes one and says how to start it"
+        )
 
 
 def _subject(parameters: dict[str, Any]) -> str:

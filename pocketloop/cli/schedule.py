@@ -47,8 +47,8 @@ def create(
 ) -> None:
     """Retrain an adapter whenever `--cron` says, in place of a former schedule of this adapter.
 
-    This machine's systemd or cron starts the nights; on a stack whose orchestrator has schedules (Kubeflow,
-    Kubernetes), the orchestrator does, in UTC, and a night with nothing new reuses every stage.
+    This machine's systemd or cron starts the nights; on a stack whose orchestrator has schedules
+    (Kubernetes), the orchestrator does, in UTC, and a night with nothing new reuses every stage.
     """
     from pocketloop.cli.cluster_schedules import ZONE, has_schedules
     from pocketloop.cli.pipelines import checked
@@ -57,7 +57,7 @@ def create(
     from pocketloop.schedules.timers import starter_here, timer_of
 
     recipe, cron = checked(adapter, None), check_cron(cron)
-    on_cluster = has_schedules(stack)
+    on_cluster = has_schedules(stack, cron)
     if on_cluster and (if_new is not None or tz not in (None, ZONE)):
         raise ConfigError(
             f"stack {stack} starts its nights itself: in UTC, and without --if-new (see docs/schedules.md)"

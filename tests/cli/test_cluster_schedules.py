@@ -91,6 +91,17 @@ def test_one_that_cannot_change_its_schedules_says_what_is_left_to_do(cluster: P
     assert "delete the recurring run of pocketloop-functions" in run("delete", "functions")
 
 
+def test_kubeflow_is_given_compiled_files_and_neither_runs_nor_schedules(cluster: Path) -> None:
+    from pocketloop.cli.running import run_pipeline
+
+    file = stack(cluster, "kubeflow")
+    said = run("create", "functions", "--cron", "0 3 * * *", "--stack", file, status=2)
+    assert f"`pocketloop compile PIPELINE ADAPTER --stack {file} --cron '0 3 * * *'`" in said
+    with pytest.raises(ConfigError, match="Kubeflow runs compiled files"):
+        run_pipeline(lambda: pytest.fail("started"), file)
+    assert "no schedule" in run("list")
+
+
 def test_a_cluster_that_does_not_answer_leaves_no_schedule_behind(
     cluster: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
