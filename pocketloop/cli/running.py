@@ -79,8 +79,8 @@ def refuse_kubeflow(stack: str, cron: str) -> None:
     if orchestrator is not None and orchestrator.flavor == "kubeflow":
         timed = f" --cron '{cron}'" if cron else ""
         raise ConfigError(
-            f"stack {stack}: Kubeflow runs compiled files; `pocketloop compile PIPELINE ADAPTER --stack {stack}{timed}` "
-            "writes one and says how to start it"
+            f"stack {stack}: Kubeflow runs compiled files; "
+            f"`pocketloop compile PIPELINE ADAPTER --stack {stack}{timed}` writes one and says how to start it"
         )
 
 
