@@ -62,8 +62,7 @@ class Nights:
     def night(self) -> tuple[float, dict[str, float]]:
         """Seconds in all, and by stage."""
         started = time.perf_counter()
-        changes = CHANGES if self.command == "retrain" else [c for c in CHANGES if not c.startswith("gates")]
-        self._call(self.command, "functions", *(f"--set={change}" for change in changes))
+        self._call(self.command, "functions", *(f"--set={change}" for change in CHANGES))
         return time.perf_counter() - started, self._stages()
 
     def _stages(self) -> dict[str, float]:
@@ -77,7 +76,7 @@ class Nights:
         done = subprocess.run(
             [POCKETLOOP, *arguments], env=self.environment, capture_output=True, text=True, check=False
         )
-        if done.returncode != 0:
+        if done.returncode not in (0, 3):  # so little training passes no gate
             sys.exit(done.stdout[-2000:] + done.stderr[-2000:])
 
 
