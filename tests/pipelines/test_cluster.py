@@ -197,9 +197,7 @@ def test_the_containers_of_a_retraining_register_what_a_local_run_registers(
     here, there = candidate(local.home, "functions", "1"), candidate(shared, "functions", "1")
     for same in ("verdict", "dataset_digest", "recipe_digest", "base_digest", "metrics"):
         assert getattr(there, same) == getattr(here, same), same
-    assert _files(shared) == _files(
-        local.home
-    )  # adapter, recipe, probes; the candidate's own digest has its time in it
+    assert _files(shared) == _files(local.home)  # its own digest covers seconds and bytes that were measured
 
 
 def _files(home: Home) -> dict[str, str]:
