@@ -23,7 +23,8 @@ from ir_runner import CHECKOUT, Cluster
 from zenml_server import Server, zenml_server
 
 from pocketloop.contracts.home import Home
-from pocketloop.registry.mlflow_store import candidate, ensure_experiment
+from pocketloop.contracts.reports import ReleaseBundle
+from pocketloop.registry.mlflow_store import candidate, ensure_experiment, fetch_bundle
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -194,5 +195,11 @@ def test_the_containers_of_a_retraining_register_what_a_local_run_registers(
     failed = {name: task.printed[-3000:] for name, task in ended.items() if not task.succeeded}
     assert not failed and "register" in ended
     here, there = candidate(local.home, "functions", "1"), candidate(shared, "functions", "1")
-    for same in ("verdict", "dataset_digest", "recipe_digest", "base_digest", "digest", "metrics"):
+    for same in ("verdict", "dataset_digest", "recipe_digest", "base_digest", "metrics"):
         assert getattr(there, same) == getattr(here, same), same
+    assert _files(shared) == _files(local.home)  # its own digest covers seconds and bytes that were measured
+
+
+def _files(home: Home) -> dict[str, str]:
+    with fetch_bundle(home, candidate(home, "functions", "1")) as bundle:
+        return ReleaseBundle.model_validate_json((bundle / "bundle.json").read_bytes()).files
