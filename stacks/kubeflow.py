@@ -5,8 +5,8 @@ What the orchestrator does not write, or writes so that it cannot be used, is me
 - It puts an API token into every container's environment. Here a container gets the server's API key from a Kubernetes
   Secret, and no file holds either.
 - It leaves out retries, GPUs without a node selector, and volumes.
-- It names the run by a placeholder in the environment, which Kubeflow resolves in commands and arguments only: all runs
-  would count as one. Here the name comes from the pod's label.
+- It names the run by a placeholder in the environment. Were it not resolved there, all runs would count as one; nothing
+  that could be run here says that it is. Here the name comes from the pod's label.
 """
 
 from pathlib import Path
