@@ -2,10 +2,12 @@
 
 Every night is the command `retrain` on a home of its own; a stage's seconds are those that the stage itself wrote into
 ZenML, and a stage that was reused costs nothing. The nights between are taken at one go (`--each` runs them one by
-one): what night 30 finds is the same, a log of 29 nights and the caches that a run before it has left.
+one): what night 30 finds is the same, a log of 29 nights and the caches that a run before it has left. Each candidate
+becomes the champion, and the next night goes on from it with replay; `--from-base` trains anew on everything.
 """
 
 import argparse
+import logging
 import os
 import subprocess
 import sys
@@ -32,10 +34,11 @@ CHANGES = [
 class Nights:
     """A home, a fleet whose events come in order, and the nights."""
 
-    def __init__(self, root: Path, new: int, command: str) -> None:
+    def __init__(self, root: Path, new: int, start: str) -> None:
         from pocketloop.data.demo import demo_events
 
-        self.root, self.new, self.command = root, new, command
+        self.root, self.new = root, new
+        self.changes = [*CHANGES, f"train.start={start}"]
         self.environment = {**os.environ, "POCKETLOOP_HOME": str(root), "ZENML_CONFIG_PATH": str(root / "zenml")}
         self.environment.pop("MLFLOW_TRACKING_URI", None)
         self.count = 0
@@ -62,8 +65,19 @@ class Nights:
     def night(self) -> tuple[float, dict[str, float]]:
         """Seconds in all, and by stage."""
         started = time.perf_counter()
-        self._call(self.command, "functions", *(f"--set={change}" for change in CHANGES))
+        self._call("retrain", "functions", *(f"--set={change}" for change in self.changes))
         return time.perf_counter() - started, self._stages()
+
+    def promote(self) -> None:
+        """Let the fleet run the newest candidate, whatever its gates say: so little training passes none."""
+        from pocketloop.contracts.home import Home
+        from pocketloop.registry.mlflow_store import CHAMPION, candidates, client, released_name
+
+        logging.getLogger("mlflow").setLevel(logging.ERROR)  # it narrates each copy
+        home, released = Home(self.root), released_name("functions")
+        newest = candidates(home, "functions")[0].version
+        copy = client(home).copy_model_version(f"models:/functions/{newest}", released)
+        client(home).set_registered_model_alias(released, CHAMPION, copy.version)
 
     def _stages(self) -> dict[str, float]:
         from zenml.client import Client
@@ -99,19 +113,21 @@ def main() -> None:
     parser.add_argument(
         "--each", action="store_true", help="run every night, not only 1, the one before the last, and it"
     )
-    parser.add_argument("--curate", action="store_true", help="only up to the dataset release")
+    parser.add_argument("--from-base", action="store_true", help="train anew each night, on all that there is")
     options: Any = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="nights-") as folder:
         os.environ["ZENML_CONFIG_PATH"] = str(Path(folder) / "zenml")
         os.environ["ZENML_LOGGING_VERBOSITY"] = "CRITICAL"
         (Path(folder) / "zenml").mkdir()
-        world = Nights(Path(folder), options.new, "curate" if options.curate else "retrain")
+        world = Nights(Path(folder), options.new, "base" if options.from_base else "champion")
         world.post(1)
         first = world.night()
         between = options.nights - 2
         for _ in range(between if options.each else 1):
+            world.promote()
             world.post(1 if options.each else between)
             world.night()
+        world.promote()
         world.post(1)
         last = world.night()
         print(f"{options.new} new events each night; the log holds {options.new}, then {world.count}")
