@@ -85,13 +85,7 @@ def stage(name: str) -> Iterator[Stage]:
 
 def in_use(scratch: Path) -> bool:
     """Whether the process that made this folder still lives."""
+    import psutil
+
     owner = scratch.name.split("-", 1)[0]
-    if not owner.isdigit():
-        return False
-    try:
-        os.kill(int(owner), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return owner.isdigit() and psutil.pid_exists(int(owner))

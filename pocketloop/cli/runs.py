@@ -72,15 +72,9 @@ def read_runs(home: Home) -> list[RunRecord]:
 
 def is_alive(run: RunRecord) -> bool:
     """Whether a run that has not ended still has its process."""
-    if run.outcome != "running":
-        return False
-    try:
-        os.kill(run.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    import psutil
+
+    return run.outcome == "running" and psutil.pid_exists(run.pid)
 
 
 def _path(home: Home, pipeline: str, subject: str) -> Path:

@@ -1,6 +1,5 @@
 """`pocketloop schedule`: retrain by night, and what became of the nights."""
 
-import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -275,9 +274,11 @@ def _local(moment: datetime, zone: str) -> str:
 
 def _words(night: Night) -> str:
     """A night's outcome as a line of the log."""
+    import psutil
+
     outcome = night.outcome
     said = {
-        "running": "running" if _alive(night.pid) else "ended without a word",
+        "running": "running" if psutil.pid_exists(night.pid) else "ended without a word",
         "nothing new": f"nothing new ({outcome.new} examples)",
         "candidate": f"candidate {outcome.version}: {outcome.verdict} ({outcome.new} new examples)",
         "failed": f"failed in {outcome.step}: {outcome.reason}" if outcome.step else f"failed: {outcome.reason}",
@@ -285,16 +286,6 @@ def _words(night: Night) -> str:
     }[outcome.result]
     caught_up = f"; caught up {night.missed} missed" if night.missed else ""
     return said + caught_up + (f"; not yet told: {', '.join(night.untold)}" if night.untold else "")
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _raise(night: Night) -> None:

@@ -220,24 +220,17 @@ def _files(folder: Path) -> dict[str, str]:
 @contextmanager
 def _workspace(home: Home) -> Iterator[Path]:
     """A folder to build a release in; what killed runs have left behind is removed."""
+    import psutil
+
     home.releases.mkdir(parents=True, exist_ok=True)
     for left in home.releases.glob(".new-*"):
-        if not _alive(left.name.split("-")[1]):
+        owner = left.name.split("-")[1]
+        if not (owner.isdigit() and psutil.pid_exists(int(owner))):
             shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f".new-{os.getpid()}-", dir=home.releases) as workspace:
         folder = Path(workspace) / "release"
         folder.mkdir()
         yield folder
-
-
-def _alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _publish(folder: Path, target: Path) -> None:
