@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fixed_key import fixed_key
+
 from pocketloop.contracts.home import Home
 
 POCKETLOOP = str(Path(sys.executable).with_name("pocketloop"))
@@ -26,7 +28,7 @@ class Fleet:
     """A home of its own, driven through the command line as a person would."""
 
     def __init__(self, root: Path) -> None:
-        self.home = Home(root)
+        self.home = Home(fixed_key(root))
         self.environment = {
             **os.environ,
             "POCKETLOOP_HOME": str(root),

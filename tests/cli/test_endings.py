@@ -127,9 +127,9 @@ def test_an_error_of_the_system_names_its_file(home: Path, capsys: pytest.Captur
 
 
 def test_where_no_traceback_can_be_kept_the_line_is_still_said(
-    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    absent_home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    home.write_text("a file where the folder should be")
+    absent_home.write_text("a file where the folder should be")
     assert run_command(failing(ZeroDivisionError()), []) == UNEXPECTED
     assert capsys.readouterr().err.startswith("error: unexpected ZeroDivisionError at")
 
@@ -208,10 +208,10 @@ def test_a_file_or_a_pipe_gets_no_escape_codes(home: Path) -> None:
     assert ESCAPE not in run(home).stdout
 
 
-def test_a_terminal_gets_bold_and_one_without_colours_gets_text(home: Path) -> None:
-    assert ESCAPE in on_a_terminal(home)
+def test_a_terminal_gets_bold_and_one_without_colours_gets_text(absent_home: Path) -> None:
+    assert ESCAPE in on_a_terminal(absent_home)
     for variables in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
-        shown = on_a_terminal(home, **variables)
+        shown = on_a_terminal(absent_home, **variables)
         assert "nothing here yet" in shown
         assert ESCAPE not in shown
 

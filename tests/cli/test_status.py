@@ -302,7 +302,6 @@ def test_schedules_are_named_with_their_times(home: Path) -> None:
     ],
 )
 def test_what_is_damaged_is_one_line_and_the_rest_is_shown(home: Path, damage: object) -> None:
-    home.mkdir()
     damage(home)
     found = read_standing(Home(), NOW)
     assert len(found.doubts) == 1
@@ -310,12 +309,12 @@ def test_what_is_damaged_is_one_line_and_the_rest_is_shown(home: Path, damage: o
     assert {label for label, _ in lines(found)} >= {"state", "doubtful", "next"}
 
 
-def test_a_fresh_home_is_told_how_to_start_and_stays_absent(home: Path) -> None:
-    environment = {**os.environ, "POCKETLOOP_HOME": str(home)}
+def test_a_fresh_home_is_told_how_to_start_and_stays_absent(absent_home: Path) -> None:
+    environment = {**os.environ, "POCKETLOOP_HOME": str(absent_home)}
     shown = subprocess.run([POCKETLOOP], env=environment, capture_output=True, text=True, check=True).stdout
     assert "nothing here yet" in shown
     assert "make run" in shown
-    assert not home.exists()
+    assert not absent_home.exists()
     said = subprocess.run([POCKETLOOP, "status", "--json"], env=environment, capture_output=True, check=True).stdout
     assert json.loads(said)["next"][0]["command"] == "make run"
 

@@ -123,7 +123,7 @@ def test_the_demo_fleets_judge_agrees_with_its_people(home: Path, tmp_path: Path
 
 
 def test_more_events_give_a_child_that_is_compared_with_its_parent(home: Path, tmp_path: Path) -> None:
-    recipe = load_recipe("functions", ["data.sources=[{kind: events, skill: functions}]"])
+    recipe = load_recipe("functions", ["data.sources=[{kind: events, skill: functions}]", "label.min_kappa=-1"])
     for size in (1200, 2000):
         write_jsonl(tmp_path / f"{size}.jsonl", demo_events(size, 1, start=0, now=NOW))
     import_file(tmp_path / "1200.jsonl", Home().events, NOW)

@@ -8,6 +8,7 @@ from pocketloop.privacy.placeholders import PLACEHOLDER
 from pocketloop.privacy.pseudonyms import Pseudonymizer
 from pocketloop.privacy.records import ScrubbedEvent
 from pocketloop.privacy.scrubber import Scrubber
+from pocketloop.privacy.values import clean_text
 
 MakeEvent = Callable[..., dict[str, Any]]
 SLOW = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -17,6 +18,8 @@ NAMES = st.sampled_from(
 )
 PHONES = st.sampled_from(["415-555-0123", "(415) 555-0123", "+1 415 555 0123", "07700 900123", "0491 570 156"])
 DEVICES = st.text(min_size=1, max_size=20)
+PHONE_IDS = DEVICES.map("phone {}".format).filter(lambda device: clean_text(device) == device)
+"""Ids that no field's name contains, and that stay as they are where invisible characters are taken out."""
 
 
 @given(
@@ -62,7 +65,7 @@ def test_a_call_says_what_its_message_says(
 
 
 @SLOW
-@given(who=NAMES, devices=st.lists(DEVICES, min_size=2, max_size=4, unique=True))
+@given(who=NAMES, devices=st.lists(PHONE_IDS, min_size=2, max_size=4, unique=True))
 def test_one_user_is_told_from_another_but_never_linked_to_one(
     scrubber: Scrubber, event: MakeEvent, who: str, devices: list[str]
 ) -> None:
@@ -79,4 +82,4 @@ def test_one_user_is_told_from_another_but_never_linked_to_one(
     assert all(len(said) == 1 for said in by_group.values())
     assert len({said.pop() for said in by_group.values()}) == len(by_group)
     everything = "".join(record.model_dump_json() for record in records)
-    assert not any(device in everything for device in devices if len(device) > 6)
+    assert not any(device in everything for device in devices)
