@@ -6,8 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.home import project_root
 from pocketloop.contracts.loading import load_config
+from pocketloop.contracts.recipe import Recipe
 from stacks.config import StackConfig
 from stacks.images import image_reference
 from stacks.kinds import KIND_OF, Kind
@@ -98,12 +100,17 @@ def load_runs(config: StackConfig) -> RunSettings | None:
 
 
 def with_runs(pipeline: Any, config: StackConfig, parameters: dict[str, Any]) -> Any:
-    """The pipeline with the run settings that its stack names; the same pipeline when it names none."""
+    """The pipeline with the run settings that its stack names; the same pipeline when it names none.
+
+    Raises:
+        ConfigError: the recipe trains with more processes on a machine than the settings give it GPUs.
+    """
     from zenml.enums import ExecutionMode
 
     runs = load_runs(config)
     if runs is None:
         return pipeline
+    _check_gpus(runs, parameters.get("recipe"))
     probe = pipeline.copy()
     probe.prepare(**parameters)
     steps = {identifier: _zenml(config, runs, found.step.name) for identifier, found in probe.invocations.items()}
@@ -113,6 +120,15 @@ def with_runs(pipeline: Any, config: StackConfig, parameters: dict[str, Any]) ->
     if config.components["orchestrator"].flavor == "kubeflow":
         whole["execution_mode"] = ExecutionMode.CONTINUE_ON_FAILURE  # the one that it knows
     return pipeline.with_options(steps=steps, **whole)
+
+
+def _check_gpus(runs: RunSettings, recipe: Recipe | None) -> None:
+    gpus = runs.of("train_adapter").gpu
+    if recipe and gpus and recipe.train.resources.processes_per_node > gpus:
+        raise ConfigError(
+            f"train.resources of {recipe.adapter} ask for {recipe.train.resources.processes_per_node} processes on a "
+            f"machine, and the run settings give train_adapter {gpus} GPU(s): each process takes one"
+        )
 
 
 def _zenml(config: StackConfig, runs: RunSettings, step: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from pocketloop.cli import (
     stacks,
     status,
     suites,
+    train_node,
     ui,
 )
 from pocketloop.cli.failing import run_command
@@ -70,6 +71,7 @@ shapes.add_to(app)
 export.add_to(app)
 safety.add_to(app)
 schedule.add_to(app)
+train_node.add_to(app)
 ui.add_to(app)
 
 

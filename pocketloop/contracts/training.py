@@ -194,13 +194,26 @@ class Stage(Part):
 
 
 class Resources(Part):
-    """Where training runs: so many processes on one machine, one for each GPU, joined by accelerate.
+    """Where training runs: so many processes, one for each GPU, spread evenly over machines, joined by accelerate.
 
-    `fsdp` shards the base's weights over the processes, `ddp` gives each all of them.
+    `fsdp` shards the base's weights over the processes, `ddp` gives each all of them. `nodes` machines share the home;
+    `pocketloop train-node` waits on all but the one on which the run is.
     """
 
     processes: int = Field(default=1, ge=1)
+    nodes: int = Field(default=1, ge=1)
     strategy: Literal["ddp", "fsdp"] = "ddp"
+
+    @model_validator(mode="after")
+    def _spread(self) -> "Resources":
+        if self.processes % self.nodes:
+            raise ValueError(f"processes {self.processes} cannot be spread evenly over nodes {self.nodes}")
+        return self
+
+    @property
+    def processes_per_node(self) -> int:
+        """How many run on one machine."""
+        return self.processes // self.nodes
 
 
 class Checkpoints(Part):

@@ -22,7 +22,7 @@ def choose_gradient_checkpointing(
     Raises:
         ModelError: a stage does not fit even so; says what would.
     """
-    device = memory_device(training.resources.processes)
+    device = memory_device(training.resources.processes_per_node)
     lengths = measure_longest(tokenizer, task, data.train)
     teachers = _teachers(training)
     plan = plan_training(base, training, device, lengths, teachers)

@@ -1,4 +1,4 @@
-"""Training with several processes on one machine: a job folder, one launcher, one report.
+"""Training with several processes: a job folder, one launcher on each machine, one report.
 
 The job is JSON and JSON lines in a folder that only this user may read. `torch.distributed.run` starts
 `pocketloop.training.worker` in each process: it is what `accelerate launch` runs for GPUs, and it joins processors by
@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,9 +28,10 @@ from pocketloop.contracts.errors import ConfigError, ModelError, PocketloopError
 from pocketloop.contracts.files import write_json, write_jsonl
 from pocketloop.contracts.recipe import BaseConfig
 from pocketloop.contracts.reports import TrainReport
-from pocketloop.contracts.training import GroupConfig, TrainConfig
+from pocketloop.contracts.training import GroupConfig, Resources, TrainConfig
 from pocketloop.models.llama_runtime import available_cores
 from pocketloop.tasks.tasks import TaskSpec
+from pocketloop.training.nodes import offer, waiting_for_others
 from pocketloop.training.processes import rows_per_process
 from pocketloop.training.progress import OnProgress, Progress
 from pocketloop.training.stage import Split, TrainingData
@@ -56,7 +57,8 @@ def launch(
 ) -> TrainReport:
     """`train_adapter` in `training.resources.processes` processes; arguments and result as there.
 
-    SIGTERM is passed on, so that the processes save where they stand.
+    SIGTERM is passed on, so that the processes save where they stand. Where they run on several machines, `work` lies
+    on a volume that all of them share, and the base is found at the same place on each.
 
     Raises:
         ConfigError: the recipe asks for what cannot be done in several processes.
@@ -109,7 +111,7 @@ def check_resources(training: TrainConfig) -> None:
 
 
 def read_job(job: Path) -> dict[str, Any]:
-    """`train_adapter`'s arguments, from the folder that `launch` wrote; `parent` is the launching process."""
+    """`train_adapter`'s arguments, from the folder that `launch` wrote."""
     from pocketloop.contracts.examples import Example, PreferencePair, RatedAnswer
     from pocketloop.contracts.recipe import Catalogue
 
@@ -133,8 +135,12 @@ def read_job(job: Path) -> dict[str, Any]:
         "work": Path(spec["work"]),
         "start": Path(spec["start"]) if spec["start"] else None,
         "every_seconds": spec["every_seconds"],
-        "parent": spec["parent"],
     }
+
+
+def read_training(job: Path) -> TrainConfig:
+    """How the job trains."""
+    return TrainConfig.model_validate(json.loads((job / "job.json").read_text(encoding="utf-8"))["training"])
 
 
 def _read(path: Path, model: type[Row]) -> Iterator[Row]:
@@ -158,6 +164,8 @@ def _write_job(
     for name, split in (("train", data.train), ("validation", data.validation)):
         for kind in _KINDS:
             write_jsonl(job / f"{name}.{kind}.jsonl", getattr(split, kind))
+    if start:
+        shutil.copytree(start, job / "start")  # another machine may not see where it lies
     write_json(
         job / "job.json",
         {
@@ -166,19 +174,18 @@ def _write_job(
             "training": training.model_dump(mode="json"),
             "out": str(out.resolve()),
             "work": str(work.resolve()),
-            "start": str(start.resolve()) if start else "",
+            "start": str(job / "start") if start else "",
             "every_seconds": every_seconds,
-            "parent": os.getpid(),
         },
     )
 
 
-def command(job: Path, processes: int) -> list[str]:
-    """What starts the processes."""
+def command(job: Path, resources: Resources, place: list[str]) -> list[str]:
+    """What starts this machine's share of the processes; `place` says where the machines meet. They end with us."""
     return [
         *(sys.executable, "-m", "torch.distributed.run"),
-        *("--standalone", "--nproc-per-node", str(processes), "--max-restarts", "0"),
-        *("-m", "pocketloop.training.worker", str(job)),
+        *(*place, "--nproc-per-node", str(resources.processes_per_node), "--max-restarts", "0"),
+        *("-m", "pocketloop.training.worker", str(job), str(os.getpid())),
     ]
 
 
@@ -187,10 +194,11 @@ def environment(training: TrainConfig) -> dict[str, str]:
     import torch
 
     gpu = torch.cuda.is_available()
-    processes = training.resources.processes
+    processes = training.resources.processes_per_node
     if gpu and torch.cuda.device_count() < processes:
         raise ConfigError(
-            f"train.resources.processes {processes}: this machine has {torch.cuda.device_count()} GPU(s), one for each"
+            f"train.resources.processes {training.resources.processes}: this machine has {torch.cuda.device_count()} "
+            f"GPU(s) for {processes}"
         )
     cores = max(1, available_cores() // processes)
     found = {"OMP_NUM_THREADS": str(cores), **os.environ, "ACCELERATE_USE_CPU": str(not gpu).lower()}
@@ -211,17 +219,25 @@ def environment(training: TrainConfig) -> dict[str, str]:
 def _run(job: Path, training: TrainConfig, on_progress: OnProgress) -> list[str]:
     """Run the processes to their end; returns the last lines of what they said."""
     last: deque[str] = deque(maxlen=_LAST_LINES)
+    resources, settings = training.resources, environment(training)
+    meeting = offer(job, resources.nodes) if resources.nodes > 1 else None
+    if meeting:
+        note = (
+            f"waiting for {resources.nodes - 1} more machine(s): `pocketloop train-node` there, on this home's volume"
+        )
+        on_progress(Progress(0, 0, 0.0, 0, 0.0, note=note))
     with subprocess.Popen(
-        command(job, training.resources.processes),
+        command(job, resources, meeting.arguments(0) if meeting else ["--standalone"]),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         text=True,
-        env=environment(training),
+        env=settings,
         start_new_session=True,  # a signal to our group must not reach the processes twice
     ) as started:
         try:
-            with _passing_on_sigterm(started):
+            others = waiting_for_others(job, meeting, started) if meeting else nullcontext()
+            with _passing_on_sigterm(started), others:
                 for progress in _progress(started.stdout or (), last):
                     on_progress(progress)
                 started.wait()

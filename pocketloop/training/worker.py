@@ -1,4 +1,4 @@
-"""One of several training processes: `python -m pocketloop.training.worker JOB`, started by `launch.launch`."""
+"""One of several training processes: `python -m pocketloop.training.worker JOB PARENT`, started by `launch.launch`."""
 
 import os
 import sys
@@ -13,15 +13,18 @@ from pocketloop.training.processes import is_first, wait_for_all
 from pocketloop.training.progress import Progress
 
 
-def main(job: Path) -> int:
-    """Train as the folder `job` says; the first process writes its report there. Returns the exit status."""
+def main(job: Path, parent: int) -> int:
+    """Train as the folder `job` says, as long as process `parent` lives; the first process writes its report there.
+
+    Returns the exit status.
+    """
     import torch
     from accelerate import PartialState
 
     from pocketloop.training.run import train_adapter
 
     arguments = read_job(job)
-    _end_with(arguments.pop("parent"))
+    _end_with(parent)
     PartialState(cpu=not torch.cuda.is_available())
     try:
         report = train_adapter(**arguments, on_progress=_say)
@@ -55,4 +58,4 @@ def _end_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))

@@ -93,12 +93,17 @@ def test_each_invocation_of_a_pipeline_gets_its_kinds_image_and_resources(zenml_
     assert trained["retry"]["max_retries"] == 2
     assert "gpu_count" not in scrubbed["settings"]["resources"]
     assert "/pocketloop-data:" in scrubbed["settings"]["docker"]["parent_image"]
-    assert scrubbed["environment"] == {"MLFLOW_TRACKING_URI": "http://mlflow", "POCKETLOOP_HOME": "/state"}
+    of_all = {"MLFLOW_TRACKING_URI": "http://mlflow", "POCKETLOOP_HOME": "/state"}
+    assert trained["environment"] == of_all
+    assert scrubbed["environment"] == {**of_all, "POCKETLOOP_WORKERS": "8"}
     pod = scrubbed["settings"]["orchestrator"]["pod_settings"]
     assert pod["volume_mounts"] == [{"name": "home", "mountPath": "/state"}]
     assert pod["env"] == [{"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "token"}}}]
     assert "/pocketloop-data:" in configured.configuration.docker_settings.parent_image
     assert with_runs(retrain, CLUSTER.model_copy(update={"runs": None}), parameters) is retrain
+    greedy = load_recipe("functions", ["train.resources.processes=4", "train.resources.nodes=2"])
+    with pytest.raises(ConfigError, match=r"functions ask for 2 processes on a machine, .* give train_adapter 1 GPU"):
+        with_runs(retrain, CLUSTER, {**parameters, "recipe": greedy})
 
 
 @pytest.mark.slow
