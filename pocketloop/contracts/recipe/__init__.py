@@ -1,5 +1,6 @@
 """A recipe: one YAML file that says everything about one adapter, from its data to its rollout."""
 
+from pocketloop.contracts.quantization import GgufQuantization
 from pocketloop.contracts.recipe.base import BaseConfig
 from pocketloop.contracts.recipe.catalogue import Catalogue
 from pocketloop.contracts.recipe.data import (
@@ -15,7 +16,6 @@ from pocketloop.contracts.recipe.export import (
     BudgetConfig,
     ExportConfig,
     GgufConfig,
-    GgufQuantization,
     ParityConfig,
     PteConfig,
 )

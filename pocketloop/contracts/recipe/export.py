@@ -6,9 +6,7 @@ from pydantic import Field
 
 from pocketloop.contracts.lowering import PteForm
 from pocketloop.contracts.parts import Name, Part, Share
-
-GgufQuantization = Literal["F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M"]
-"""llama.cpp's names, from the most bits per weight to the fewest."""
+from pocketloop.contracts.quantization import GgufQuantization
 
 
 class GgufConfig(Part):
