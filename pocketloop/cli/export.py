@@ -13,7 +13,7 @@ from pocketloop.cli.review import split_version
 from pocketloop.contracts.errors import ConfigError, ExportError, ModelError
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_base_config, load_device_classes
-from pocketloop.contracts.quantization import GgufQuantization
+from pocketloop.contracts.names import GgufQuantization
 
 _HELDOUT = 24
 """Conversations that a lowered program is compared on, token by token."""

@@ -13,7 +13,7 @@ from pocketloop.cli.running import Stack, environment, output_of, run_pipeline
 from pocketloop.contracts.errors import GateFailed
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_base_config, load_catalogue, load_recipe
-from pocketloop.contracts.quantization import GgufQuantization
+from pocketloop.contracts.names import GgufQuantization
 from pocketloop.schedules.holding import held
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """A recipe: one YAML file that says everything about one adapter, from its data to its rollout."""
 
-from pocketloop.contracts.quantization import GgufQuantization
+from pocketloop.contracts.names import GgufQuantization
 from pocketloop.contracts.recipe.base import BaseConfig
 from pocketloop.contracts.recipe.catalogue import Catalogue
 from pocketloop.contracts.recipe.data import (

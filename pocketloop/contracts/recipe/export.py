@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from pocketloop.contracts.lowering import PteForm
+from pocketloop.contracts.names import GgufQuantization
 from pocketloop.contracts.parts import Name, Part, Share
-from pocketloop.contracts.quantization import GgufQuantization
 
 
 class GgufConfig(Part):

@@ -4,9 +4,9 @@ from difflib import get_close_matches
 
 from pydantic import Field, field_validator, model_validator
 
-from pocketloop.contracts.examples import Task
 from pocketloop.contracts.files import canonical_json, sha256_text
 from pocketloop.contracts.metrics import AGAINST_CHAMPION, ITEM_METRICS, SET_METRICS
+from pocketloop.contracts.names import Task
 from pocketloop.contracts.parts import Name, Part
 from pocketloop.contracts.recipe.data import DataConfig, DriftConfig, PromptConfig, SelectConfig
 from pocketloop.contracts.recipe.evaluation import EvaluationConfig, Gate
