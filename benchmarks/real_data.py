@@ -22,7 +22,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pocketloop.contracts.examples import Example, Task
+from pocketloop.contracts.examples import Example
+from pocketloop.contracts.names import Task
 from pocketloop.contracts.reports import Estimate
 
 ROOT = Path(__file__).resolve().parents[1]

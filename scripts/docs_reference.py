@@ -53,7 +53,7 @@ _BOUNDS = {
 _RECIPE = """# The recipe
 
 One YAML file says everything about one adapter: `configs/adapters/NAME.yaml`. This page is made from the schema that
-reads it, `pocketloop/contracts/recipe.py`. `pocketloop recipe check NAME` reads a file with it and names a mistake by
+reads it, `pocketloop/contracts/recipe/`. `pocketloop recipe check NAME` reads a file with it and names a mistake by
 file, line and nearest right key; `pocketloop recipe show NAME` prints a recipe with all its defaults; `--set
 a.b.0.c=value` changes one value for one run. An unknown key is an error."""
 _COMMANDS = """# Every command

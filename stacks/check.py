@@ -9,7 +9,8 @@ from pydantic import BaseModel
 
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.home import Home
-from pocketloop.contracts.loading import load_base_config, load_catalogue, load_recipe, unset_variables
+from pocketloop.contracts.loading import load_base_config, load_catalogue, load_recipe
+from pocketloop.contracts.parsing import unset_variables
 from stacks.config import StackConfig, load_stack
 from stacks.kinds import KIND_OF
 from stacks.run_settings import RunSettings, load_runs, runs_file

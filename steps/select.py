@@ -8,10 +8,11 @@ from typing import Annotated, Any
 from zenml import step
 
 from pocketloop.contracts.events import Message
-from pocketloop.contracts.examples import Example, Task
+from pocketloop.contracts.examples import Example
 from pocketloop.contracts.files import Folder, read_jsonl, write_jsonl
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_compute
+from pocketloop.contracts.names import Task
 from pocketloop.contracts.recipe import EvaluationSet, Recipe
 from pocketloop.contracts.reports import SelectReport
 from steps.stage import BY_CONTENT, stage

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pocketloop.cli.console import AsJson, emit, say, table
-from pocketloop.contracts.delivery import BaseFacts
 from pocketloop.contracts.errors import DeliveryError
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_delivery
@@ -161,6 +160,7 @@ def add_base(
     base: Annotated[str, typer.Argument(help="Name of a prepared base, the start of its digest, or its folder.")],
 ) -> None:
     """Propose a prepared base, so that phones can fetch it."""
+    from pocketloop.contracts.delivery import BaseFacts
     from pocketloop.export.base import is_whole, open_base
 
     folder = _find_base(Home(), base)

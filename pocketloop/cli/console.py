@@ -7,10 +7,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 _FILE_WIDTH = 120
 """Columns of a table that goes into a file or a pipe, which have no width of their own."""
@@ -70,9 +72,9 @@ def narrated() -> Iterator[None]:
         log.propagate = before[1]
 
 
-def emit(value: BaseModel | dict[str, Any] | list[Any]) -> None:
+def emit(value: "BaseModel | dict[str, Any] | list[Any]") -> None:
     """Print JSON and nothing else."""
-    data = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    data = value if isinstance(value, dict | list) else value.model_dump(mode="json")
     print(json.dumps(data, indent=2, ensure_ascii=False))
 
 

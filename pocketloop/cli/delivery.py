@@ -2,18 +2,19 @@
 
 import time
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.cli.running import Stack, environment, output_of, run_pipeline
-from pocketloop.cli.runs import note_result
 from pocketloop.contracts.errors import DeliveryError
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_delivery
-from pocketloop.contracts.rollout import Promotion, Rollout
+
+if TYPE_CHECKING:
+    from pocketloop.contracts.rollout import Promotion, Rollout
 
 AdapterName = Annotated[str, typer.Argument(help="The adapter's name.", autocompletion=adapter_names)]
 AsOf = Annotated[
@@ -39,6 +40,7 @@ def promote(adapter: AdapterName, as_of: AsOf = None, stack: Stack = "local", as
     """
     home = environment()
     from pipelines.promote import promote as pipeline
+    from pocketloop.cli.runs import note_result
 
     run = run_pipeline(pipeline, stack, adapter=adapter, as_of=_moment(as_of))
     promotion: Promotion = output_of(run, "start_canary", "started")

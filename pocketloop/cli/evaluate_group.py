@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -11,7 +11,9 @@ from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.cli.review import split_version
 from pocketloop.contracts.home import Home
-from pocketloop.models.answering import Answered
+
+if TYPE_CHECKING:
+    from pocketloop.models.answering import Answered
 
 
 class _AdapterOrCommand(TyperGroup):
@@ -100,7 +102,7 @@ def run(
         say(f"{len(refused)} lines of the file could not be used, and are in no number above: {explain(refused)}")
 
 
-def _tell(so_far: Answered) -> None:
+def _tell(so_far: "Answered") -> None:
     """On standard error: what is printed for machines stays whole."""
     if so_far.done < so_far.total:
         typer.echo(f"  {so_far}", err=True)

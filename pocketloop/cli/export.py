@@ -11,10 +11,9 @@ from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, emit, narrated, say, table
 from pocketloop.cli.review import split_version
 from pocketloop.contracts.errors import ConfigError, ExportError, ModelError
-from pocketloop.contracts.exports import MERGED_FILE, ExportReport, Format
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_base_config, load_device_classes
-from pocketloop.contracts.recipe import GgufQuantization
+from pocketloop.contracts.names import GgufQuantization
 
 _HELDOUT = 24
 """Conversations that a lowered program is compared on, token by token."""
@@ -23,7 +22,7 @@ _ANSWERED = 128
 
 if TYPE_CHECKING:
     from pocketloop.contracts.examples import Example
-    from pocketloop.contracts.exports import KeptScore
+    from pocketloop.contracts.exports import ExportReport, Format, KeptScore
     from pocketloop.export.version import Maker, Source
     from pocketloop.models.generators import Generator
     from pocketloop.tasks.tasks import TaskSpec
@@ -77,7 +76,9 @@ def export(
         raise typer.Exit(3)
 
 
-def _formats(given: str) -> list[Format]:
+def _formats(given: str) -> "list[Format]":
+    from pocketloop.contracts.exports import Format
+
     known: tuple[Format, ...] = get_args(Format)
     wanted = [name.strip() for name in given.split(",") if name.strip()]
     found = [name for name in known if name in wanted]
@@ -95,7 +96,7 @@ def _quantizations(given: str) -> list[GgufQuantization]:
     return [name for name in known if name in wanted]
 
 
-def _makers(compare: "list[GgufQuantization]") -> "dict[Format, Maker]":
+def _makers(compare: list[GgufQuantization]) -> "dict[Format, Maker]":
     from pocketloop.export.version import make_gguf, make_pte
 
     work = Home().cache / "quantizations"
@@ -178,6 +179,7 @@ def version_source(adapter: str) -> "Iterator[tuple[Source, str]]":
 
 def _install(source: "Source", file: Path) -> int:
     """Golden probes that fail on `file` when it is installed as on a phone."""
+    from pocketloop.contracts.exports import MERGED_FILE
     from pocketloop.device.companion import companion_of
     from pocketloop.device.runtime import Runtime
     from pocketloop.models.llama_cpp import LlamaCppGenerator
@@ -193,7 +195,7 @@ def _install(source: "Source", file: Path) -> int:
         return runtime.run_probes(file, companion_of(source.folder))
 
 
-def _show(report: ExportReport) -> None:
+def _show(report: "ExportReport") -> None:
     say(f"[bold]{report.adapter}@{report.version}[/bold] on {report.base} {report.base_digest[:12]}")
     rows = []
     for file in report.files:

@@ -7,10 +7,9 @@ import typer
 from pocketloop.cli.completion import adapter_names
 from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.contracts.home import Home
-from pocketloop.contracts.reports import Estimate
 
 if TYPE_CHECKING:
-    from pocketloop.contracts.reports import DatasetRelease
+    from pocketloop.contracts.reports import DatasetRelease, Estimate
     from pocketloop.data.comparing import ReleaseDiff
     from pocketloop.data.profile import Profile
 
@@ -126,7 +125,7 @@ def _scrubbing(release: "DatasetRelease") -> None:
     say(f"scrubbed {found}; {scrub.caught} survived and were withheld")
 
 
-def _interval(found: Estimate) -> str:
+def _interval(found: "Estimate") -> str:
     return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 

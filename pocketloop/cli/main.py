@@ -1,6 +1,6 @@
 """`pocketloop`: one command group per user task.
 
-Heavy libraries are imported by the command that needs them, so that `--help` answers at once.
+Heavy libraries and contracts are imported by the command that needs them, so that `--help` answers at once.
 """
 
 import sys

@@ -9,7 +9,6 @@ import typer
 from pocketloop.cli.completion import base_names
 from pocketloop.cli.console import say
 from pocketloop.contracts.errors import ConfigError, DataError
-from pocketloop.contracts.files import atomic_file, write_json
 from pocketloop.contracts.home import Home, project_root
 from pocketloop.contracts.loading import load_base_config, load_recipe
 
@@ -38,6 +37,7 @@ def new(
 
     The example files are copied into the project's home, so that the recipe stays valid when they move.
     """
+    from pocketloop.contracts.files import atomic_file, write_json
     from pocketloop.data.example_files import import_examples, read_examples
     from pocketloop.tasks.derive import derive_catalogue
 

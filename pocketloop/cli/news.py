@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from pocketloop.contracts.errors import PocketloopError, note_stage
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_collector
-from pocketloop.contracts.recipe import Recipe
 
 if TYPE_CHECKING:
+    from pocketloop.contracts.recipe import Recipe
     from pocketloop.data.news import FileSeen, News
 
 
-def news_of(home: Home, recipe: Recipe) -> "News":
+def news_of(home: Home, recipe: "Recipe") -> "News":
     """Bring the event log up to date, and count what the adapter has not learnt from.
 
     Raises:
@@ -45,7 +45,7 @@ def counted(news: "News") -> str:
     return f"{news.total} new examples ({news.events} events, {news.examples} in example files)"
 
 
-def read_files(recipe: Recipe) -> "dict[str, FileSeen]":
+def read_files(recipe: "Recipe") -> "dict[str, FileSeen]":
     """The recipe's example files as a run that starts now finds them.
 
     Raises:
@@ -57,7 +57,7 @@ def read_files(recipe: Recipe) -> "dict[str, FileSeen]":
         return example_files_now(recipe)
 
 
-def remember(home: Home, recipe: Recipe, run: Any, files: "dict[str, FileSeen] | None") -> None:
+def remember(home: Home, recipe: "Recipe", run: Any, files: "dict[str, FileSeen] | None") -> None:
     """Note what a run that has registered its candidate was given; `files` is None where it collected nothing."""
     from pocketloop.cli.running import output_of
     from pocketloop.data.news import Seen, read_seen, write_seen

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pocketloop.contracts.errors import ConfigError, ModelError
-from pocketloop.contracts.files import atomic_file
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_delivery
 
@@ -53,6 +52,8 @@ def own_repository(home: Home) -> str:
 
 def trusted_root(home: Home, folder: Path, given: Path | None) -> bytes:
     """The root that this phone trusts: given now, kept from an earlier sync, or of the project's own repository."""
+    from pocketloop.contracts.files import atomic_file
+
     kept = folder / "root.json"
     if given is not None:
         if not given.is_file():
@@ -71,6 +72,8 @@ def trusted_root(home: Home, folder: Path, given: Path | None) -> bytes:
 
 def device_id_of(folder: Path, given: str | None = None) -> str:
     """The phone's id: given now, kept from before, or drawn now."""
+    from pocketloop.contracts.files import atomic_file
+
     path = folder / "device-id"
     if given is None and path.is_file():
         return path.read_text(encoding="utf-8").strip()

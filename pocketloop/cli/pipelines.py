@@ -10,15 +10,14 @@ from pocketloop.cli.console import emit, say
 from pocketloop.cli.news import counted, news_of, read_files, remember
 from pocketloop.cli.recipes import Adapter, Overrides
 from pocketloop.cli.running import Stack, environment, output_of, run_pipeline
-from pocketloop.cli.runs import note_result
 from pocketloop.contracts.errors import GateFailed
-from pocketloop.contracts.exports import NOT_FOR_PHONES
 from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_base_config, load_catalogue, load_recipe
-from pocketloop.contracts.recipe import GgufConfig, GgufQuantization, Recipe
+from pocketloop.contracts.names import GgufQuantization
 from pocketloop.schedules.holding import held
 
 if TYPE_CHECKING:
+    from pocketloop.contracts.recipe import Recipe
     from pocketloop.registry.mlflow_store import Candidate
 
 IfNew = Annotated[
@@ -71,6 +70,7 @@ def curate(adapter: Adapter, overrides: Overrides = None, stack: Stack = "local"
     home = environment()
     with held(home, recipe.adapter, f"pocketloop curate {recipe.adapter}"):
         from pipelines.curate import curate as pipeline
+        from pocketloop.cli.runs import note_result
 
         started = time.perf_counter()
         run = run_pipeline(pipeline, stack, recipe=recipe)
@@ -90,6 +90,8 @@ def prepare_base(
     stack: Stack = "local",
 ) -> None:
     """Fetch or build a base, convert and quantize it once, and record its golden probes and digest."""
+    from pocketloop.contracts.recipe import GgufConfig
+
     config = load_base_config(base)
     gguf = GgufConfig.model_validate({"base": quantization})
     home = environment()
@@ -99,7 +101,7 @@ def prepare_base(
     say(f"prepared bases: {home.bases}")
 
 
-def checked(adapter: str, overrides: list[str] | None) -> Recipe:
+def checked(adapter: str, overrides: list[str] | None) -> "Recipe":
     """The recipe, with everything it names, checked before anything slow starts."""
     recipe = load_recipe(adapter, overrides)
     load_base_config(recipe.base)
@@ -107,7 +109,7 @@ def checked(adapter: str, overrides: list[str] | None) -> Recipe:
     return recipe
 
 
-def _warn_of_spent_sets(home: Home, recipe: Recipe) -> None:
+def _warn_of_spent_sets(home: Home, recipe: "Recipe") -> None:
     """Say so where the next candidate would be judged on a set that has chosen too many already."""
     from pocketloop.evaluation.spent import smallest_margin, spent_warning
     from pocketloop.registry.mlflow_store import candidates
@@ -125,7 +127,7 @@ def _warn_of_spent_sets(home: Home, recipe: Recipe) -> None:
             say(f"[yellow]spent[/yellow]: {warning}")
 
 
-def _run(name: str, recipe: Recipe, stack: str, as_json: bool) -> None:
+def _run(name: str, recipe: "Recipe", stack: str, as_json: bool) -> None:
     found = register_candidate(name, recipe, stack)
     if as_json:
         emit(found)
@@ -136,13 +138,15 @@ def _run(name: str, recipe: Recipe, stack: str, as_json: bool) -> None:
         )
 
 
-def register_candidate(name: str, recipe: Recipe, stack: str) -> "Candidate":
+def register_candidate(name: str, recipe: "Recipe", stack: str) -> "Candidate":
     """Run the pipeline `name` (`retrain` or `train`) to its registered candidate, and say where to look at it."""
     from pocketloop.cli.planned_export import planned_export_here
 
     for sentence in planned_export_here(recipe, load_base_config(recipe.base)).warnings:
         say(f"[yellow]export[/yellow] {sentence}")
     home = environment()
+    from pocketloop.cli.runs import note_result
+    from pocketloop.contracts.exports import NOT_FOR_PHONES
     from pocketloop.registry.mlflow_store import candidate, ensure_experiment
 
     started = time.perf_counter()

@@ -10,7 +10,6 @@ import typer
 
 from pocketloop.cli.completion import stack_names
 from pocketloop.cli.console import is_verbose
-from pocketloop.cli.runs import recorded
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.home import Home, project_root
 
@@ -60,6 +59,7 @@ def run_pipeline(pipeline: Callable[..., Any], stack: str, **parameters: Any) ->
     Raises:
         ConfigError: the stack is Kubeflow's, which runs what `pocketloop compile` writes.
     """
+    from pocketloop.cli.runs import recorded
     from stacks.run_settings import with_runs
 
     refuse_kubeflow(stack, "")

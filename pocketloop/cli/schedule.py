@@ -14,9 +14,9 @@ from pocketloop.cli.recipes import Adapter
 from pocketloop.cli.running import Stack
 from pocketloop.contracts.errors import AdapterBusy, ConfigError, GateFailed, PocketloopError
 from pocketloop.contracts.home import Home
-from pocketloop.contracts.schedules import Night, Schedule
 
 if TYPE_CHECKING:
+    from pocketloop.contracts.schedules import Night, Schedule
     from pocketloop.schedules.timers import Command
 
 
@@ -51,6 +51,7 @@ def create(
     """
     from pocketloop.cli.cluster_schedules import ZONE, has_schedules
     from pocketloop.cli.pipelines import checked
+    from pocketloop.contracts.schedules import Schedule
     from pocketloop.schedules.cron import check_cron, check_zone, local_zone, next_due
     from pocketloop.schedules.store import ScheduleStore
     from pocketloop.schedules.timers import starter_here, timer_of
@@ -253,7 +254,7 @@ def _command(home: Home, adapter: str) -> "Command":
     return Command(Path(sys.executable).with_name("pocketloop"), home.root, Path.cwd(), folder / "timer.log")
 
 
-def _stop(home: Home, schedule: Schedule, for_good: bool = True) -> str:
+def _stop(home: Home, schedule: "Schedule", for_good: bool = True) -> str:
     """Let nothing start this schedule's nights; says what is left to be done by hand."""
     if schedule.starter != "zenml":
         from pocketloop.schedules.timers import timer_of
@@ -272,7 +273,7 @@ def _local(moment: datetime, zone: str) -> str:
     return f"{moment.astimezone(ZoneInfo(zone)):%Y-%m-%d %H:%M}"
 
 
-def _words(night: Night) -> str:
+def _words(night: "Night") -> str:
     """A night's outcome as a line of the log."""
     import psutil
 
@@ -288,7 +289,7 @@ def _words(night: Night) -> str:
     return said + caught_up + (f"; not yet told: {', '.join(night.untold)}" if night.untold else "")
 
 
-def _raise(night: Night) -> None:
+def _raise(night: "Night") -> None:
     """End with the status that says what became of the night; the line above has said why."""
     outcome = night.outcome
     if outcome.result == "skipped":

@@ -12,14 +12,13 @@ from pocketloop.cli.console import AsJson, emit, say, table
 from pocketloop.cli.phone import prepared_base
 from pocketloop.cli.review import split_version
 from pocketloop.contracts.errors import ConfigError, ModelError
-from pocketloop.contracts.events import Conversation
-from pocketloop.contracts.files import sha256_file, write_json
 from pocketloop.contracts.home import Home, project_root
 from pocketloop.contracts.loading import load_catalogue, load_config, load_device_classes
-from pocketloop.contracts.recipe import Recipe
 
 if TYPE_CHECKING:
+    from pocketloop.contracts.events import Conversation
     from pocketloop.contracts.examples import Example
+    from pocketloop.contracts.recipe import Recipe
     from pocketloop.device.runtime import Skill
     from pocketloop.evaluation.shapes import ShapesReport
 
@@ -54,6 +53,7 @@ def compare(
     The messages are those of the universal recipe's evaluation sets, by role, and what the gateway's own set calls out
     of scope. From the registry, the champion is taken, or the newest version where nothing was ever promoted.
     """
+    from pocketloop.contracts.files import write_json
     from pocketloop.device.router import RouterConfig
     from pocketloop.device.runtime import Runtime
     from pocketloop.evaluation.shapes import Said, Shapes, compare_shapes
@@ -73,7 +73,7 @@ def compare(
             Runtime(base.quantized, base.tokenizer, base_digest=base.manifest.digest, context=1024)
         )
 
-        def ask(adapter: str, conversation: Conversation, role: str) -> Said:
+        def ask(adapter: str, conversation: "Conversation", role: str) -> Said:
             started, skill = time.perf_counter(), skills[adapter]
             # As the router on the phone: adapters for single requests have never seen a conversation.
             asked = conversation if skill.companion.task == "chat" else conversation[-1:]
@@ -121,6 +121,7 @@ def fit(
     Without --base the registered files are loaded and measured here; .pte, and other bases, are counted from sizes.
     """
     from pocketloop.cli.fitting import counted, measured
+    from pocketloop.contracts.files import write_json
     from pocketloop.export.compatibility import compatibility
     from pocketloop.export.report import write_compatibility_page
 
@@ -170,11 +171,14 @@ def _bundle(held: ExitStack, name: str, folder: Path | None) -> Path:
     return held.enter_context(fetch_bundle(Home(), registered or candidate(Home(), adapter, version)))
 
 
-def _recipe(bundle: Path) -> Recipe:
+def _recipe(bundle: Path) -> "Recipe":
+    from pocketloop.contracts.recipe import Recipe
+
     return Recipe.model_validate_json((bundle / "recipe.json").read_text(encoding="utf-8"))
 
 
 def _skill(bundle: Path, base_digest: str) -> "Skill":
+    from pocketloop.contracts.files import sha256_file
     from pocketloop.device.companion import companion_of
     from pocketloop.device.runtime import Skill
     from pocketloop.device.telemetry import Used
@@ -186,7 +190,7 @@ def _skill(bundle: Path, base_digest: str) -> "Skill":
     return Skill(used, file, companion)
 
 
-def _messages(universal: Recipe, gateway: Recipe, n: int) -> dict[str, list["Example"]]:
+def _messages(universal: "Recipe", gateway: "Recipe", n: int) -> dict[str, list["Example"]]:
     """Held-out messages of each role of the universal adapter, and those out of the gateway's scope."""
     from pocketloop.data.example_files import read_examples
     from pocketloop.evaluation.shapes import OUT_OF_SCOPE

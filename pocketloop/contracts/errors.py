@@ -4,8 +4,6 @@ UNEXPECTED = 70
 """Exit status of a bug."""
 _STAGE = "in stage "
 
-_STAGE = "in stage "
-
 
 class PocketloopError(Exception):
     """Base of all expected errors: the message says what was wrong, where, and what to do."""

@@ -6,8 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pocketloop.contracts.events import Message, ToolCall
 from pocketloop.contracts.files import canonical_json, sha256_text
-
-Task = Literal["intent", "function_call", "chat"]
+from pocketloop.contracts.names import Task
 
 
 class SaysOneOf(BaseModel):

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, field_validator
 
 from pocketloop.contracts.events import Identifier, Message
-from pocketloop.contracts.examples import Task
 from pocketloop.contracts.files import canonical_json, sha256_text
+from pocketloop.contracts.names import Task
 from pocketloop.contracts.parts import Part
 
 Says = Literal["right", "wrong"]

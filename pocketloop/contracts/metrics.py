@@ -1,6 +1,6 @@
 """The names of everything that is measured, by task: a gate on anything else is a mistake in the recipe."""
 
-from pocketloop.contracts.examples import Task
+from pocketloop.contracts.names import Task
 
 ITEM_METRICS: dict[Task, tuple[str, ...]] = {
     "intent": ("intent_accuracy", "intent_out_of_scope"),

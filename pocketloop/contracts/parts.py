@@ -12,3 +12,7 @@ class Part(BaseModel):
     """A section whose unknown keys are errors and which never changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def mistakes(self) -> list[tuple[tuple[str | int, ...], str]]:
+        """What cannot be meant although each part is valid: where it stands, and why."""
+        return []

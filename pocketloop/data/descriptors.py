@@ -7,7 +7,8 @@ from typing import Any
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Message
-from pocketloop.contracts.examples import Example, Task
+from pocketloop.contracts.examples import Example
+from pocketloop.contracts.names import Task
 from pocketloop.contracts.recipe import Catalogue
 from pocketloop.privacy.placeholders import PLACEHOLDER
 from pocketloop.privacy.records import ScrubbedEvent

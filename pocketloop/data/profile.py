@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pocketloop.contracts.examples import Task
 from pocketloop.contracts.files import read_jsonl
+from pocketloop.contracts.names import Task
 from pocketloop.data.descriptors import NAMES, NUMBERS, read_descriptors
 from pocketloop.data.select.keys import label
 

@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -38,8 +38,9 @@ from pocketloop.contracts.reports import (
     SelectReport,
     ValidationReport,
 )
-from pocketloop.data.profile import Profile, Tally, members
-from pocketloop.data.split import SPLITS, split_release
+
+if TYPE_CHECKING:
+    from pocketloop.data.profile import Profile, Tally
 
 RECORD = "release.json"
 
@@ -64,6 +65,7 @@ def write_release(
         DataError: nothing is left to train on, or a stage was not given what the one before it kept.
     """
     from pocketloop.data.release_card import write_card
+    from pocketloop.data.split import SPLITS, split_release
 
     inputs = sha256_tree(validated)
     with _workspace(home) as folder:
@@ -122,12 +124,14 @@ def read_release(folder: Path) -> DatasetRelease:
     return release
 
 
-def read_profile(folder: Path) -> Profile:
+def read_profile(folder: Path) -> "Profile":
     """The profile of the release in `folder`.
 
     Raises:
         DataError: it is not there, or not of this version.
     """
+    from pocketloop.data.profile import Profile
+
     path = folder / "profile.json"
     try:
         return Profile.model_validate_json(path.read_bytes())
@@ -191,8 +195,10 @@ def _digest(folder: Path, adapter: str) -> str:
     return sha256_text(f"{adapter} {sha256_tree(folder / 'splits')}")
 
 
-def _write_files(folder: Path, recipe: Recipe, select: SelectReport, validated: Path, scrubbed: Path) -> Tally:
+def _write_files(folder: Path, recipe: Recipe, select: SelectReport, validated: Path, scrubbed: Path) -> "Tally":
     """Write everything beside the splits and the quarantine but the card and the record; returns what was counted."""
+    from pocketloop.data.profile import Tally, members
+
     tally = Tally(frozenset(select.by_label))
 
     def lines() -> Iterator[dict[str, Any]]:

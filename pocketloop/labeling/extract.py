@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pocketloop.contracts.events import Correction, Message
-from pocketloop.contracts.examples import Task
+from pocketloop.contracts.names import Task
 from pocketloop.contracts.recipe import DataConfig, EventsSource
 from pocketloop.privacy.records import ScrubbedEvent
 from pocketloop.tasks.turns import up_to_answer

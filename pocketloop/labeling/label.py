@@ -10,10 +10,11 @@ from pathlib import Path
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Correction, Message
-from pocketloop.contracts.examples import Example, Task, make_example
+from pocketloop.contracts.examples import Example, make_example
 from pocketloop.contracts.files import atomic_dir, read_jsonl
 from pocketloop.contracts.labels import HumanVerdict, Says
 from pocketloop.contracts.loading import load_rubric
+from pocketloop.contracts.names import Task
 from pocketloop.contracts.recipe import Catalogue, LabelConfig, Recipe
 from pocketloop.contracts.reports import LabelReport
 from pocketloop.labeling.answer_cache import AnswerCache

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from pocketloop.contracts.events import Message
-from pocketloop.contracts.examples import PreferencePair, RatedAnswer, Task
+from pocketloop.contracts.examples import PreferencePair, RatedAnswer
 from pocketloop.contracts.files import canonical_json, sha256_text
 from pocketloop.contracts.labels import Says
+from pocketloop.contracts.names import Task
 from pocketloop.labeling.extract import Candidate, EventFiles, Place
 from pocketloop.tasks.answers import write_answer
 

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable
 
 from pocketloop.contracts.errors import LabelQualityError
-from pocketloop.contracts.examples import Task
 from pocketloop.contracts.files import sha256_text
 from pocketloop.contracts.labels import ForPeople, HumanVerdict, Says
+from pocketloop.contracts.names import Task
 from pocketloop.contracts.recipe import LabelConfig
 from pocketloop.contracts.reports import Agreed
 from pocketloop.labeling.agreement import Table, agreement

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from pocketloop.contracts.events import Conversation, Message
-from pocketloop.contracts.examples import PreferencePair, Task
+from pocketloop.contracts.examples import PreferencePair
 from pocketloop.contracts.files import read_jsonl
+from pocketloop.contracts.names import Task
 from pocketloop.labeling.extract import Candidate, EventFiles
 from pocketloop.labeling.jury import Jury
 from pocketloop.labeling.pairs import make_pair

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from pocketloop.contracts.events import Message
-from pocketloop.contracts.examples import Example, Task
+from pocketloop.contracts.examples import Example
 from pocketloop.contracts.labels import RIGHT_ANSWER
+from pocketloop.contracts.names import Task
 from pocketloop.contracts.reports import JudgeUse
 from pocketloop.labeling.consistency import Consistency, Labelled
 from pocketloop.labeling.extract import Candidate, Place

@@ -16,7 +16,8 @@ from typing import Any, get_args
 
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.events import Message, ToolCall
-from pocketloop.contracts.examples import Example, Task, make_example
+from pocketloop.contracts.examples import Example, make_example
+from pocketloop.contracts.names import Task
 from pocketloop.contracts.recipe import Catalogue
 from pocketloop.contracts.reports import Estimate, Finding, SafetyCheck
 from pocketloop.models.chat import encode_prompt

@@ -7,10 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from pocketloop.contracts.errors import AdapterBusy
-from pocketloop.contracts.files import write_json
 from pocketloop.contracts.home import Home
 
 
@@ -21,6 +18,10 @@ def held(home: Home, adapter: str, what: str) -> Iterator[None]:
     Raises:
         AdapterBusy: another process holds it; says which, and since when.
     """
+    from filelock import FileLock, Timeout
+
+    from pocketloop.contracts.files import write_json
+
     home.locks.mkdir(parents=True, exist_ok=True)
     lock, note = FileLock(home.locks / f"{adapter}.lock"), _note(home, adapter)
     try:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pocketloop.contracts.events import Message
-from pocketloop.contracts.examples import Task
+from pocketloop.contracts.names import Task
 from pocketloop.contracts.recipe import Catalogue
 from pocketloop.tasks.answers import read_calls
 from pocketloop.tasks.calls import Schemas

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Conversation, Message, with_system
-from pocketloop.contracts.examples import Example, Task
+from pocketloop.contracts.examples import Example
 from pocketloop.contracts.metrics import ITEM_METRICS
+from pocketloop.contracts.names import Task
 from pocketloop.contracts.recipe import Catalogue, Recipe
 from pocketloop.tasks.answers import read_calls, same_calls, write_answer
 from pocketloop.tasks.calls import Schemas, score_calls

@@ -1,7 +1,7 @@
 """Which turn of a conversation is the answer to learn."""
 
 from pocketloop.contracts.events import Message
-from pocketloop.contracts.examples import Task
+from pocketloop.contracts.names import Task
 
 MIN_WORDS = 5
 """A closing turn of fewer words ("Have a great day.") teaches nothing that the dialogue before it asked for."""

@@ -37,16 +37,34 @@ def test_a_mistake_gives_one_clear_line(home: Path, arguments: list[str], status
     assert done.stderr.startswith("error: ")
 
 
-def test_help_and_recipe_check_import_nothing_heavy(home: Path) -> None:
-    for arguments in ("--help", "recipe check functions"):
-        program = (
-            f"import sys; from pocketloop.cli.main import main; sys.argv[1:] = {arguments!r}.split()\n"
-            "try: main()\nexcept SystemExit: pass\n"
-            "heavy = {'torch', 'transformers', 'zenml', 'mlflow', 'pandas', 'numpy', 'spacy'} & set(sys.modules)\n"
-            "sys.exit(f'imported {heavy}' if heavy else 0)"
-        )
-        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+HEAVY = ("torch", "transformers", "zenml", "mlflow", "pandas", "numpy", "spacy")
+RECORDS = ("pocketloop.contracts.recipe", "pocketloop.contracts.examples", "pocketloop.contracts.reports")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "completed", "unwanted"),
+    [
+        ("--help", "", (*HEAVY, *RECORDS, "pydantic", "yaml", "rich")),
+        ("retrain --help", "", (*HEAVY, *RECORDS, "yaml", "rich")),  # pydantic is how Typer reads options
+        ("", "", (*HEAVY, *RECORDS, "yaml")),
+        ("", "pocketloop retrain fun", (*HEAVY, *RECORDS, "yaml", "rich")),
+        ("recipe check functions", "", (*HEAVY, "pocketloop.contracts.examples", "pocketloop.contracts.reports")),
+    ],
+)
+def test_a_command_loads_only_what_it_uses(
+    home: Path, arguments: str, completed: str, unwanted: tuple[str, ...]
+) -> None:
+    program = (
+        f"import sys; from pocketloop.cli.main import main; sys.argv = ['pocketloop', *{arguments!r}.split()]\n"
+        "try: main()\nexcept SystemExit as end: status = end.code\n"
+        f"loaded = [name for name in {unwanted!r} if name in sys.modules]\n"
+        "sys.exit(f'imported {loaded}' if loaded else status)"
+    )
+    completion = {"_POCKETLOOP_COMPLETE": "complete_bash", "COMP_WORDS": completed, "COMP_CWORD": "2"}
+    environment = {**os.environ, "POCKETLOOP_HOME": str(home / "fresh"), **(completion if completed else {})}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "functions" in done.stdout if completed else done.stdout
 
 
 def test_every_command_has_help_with_an_example(home: Path) -> None:

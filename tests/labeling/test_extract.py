@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pocketloop.contracts.events import Message, Role, ToolCall
-from pocketloop.contracts.examples import Task
+from pocketloop.contracts.names import Task
 from pocketloop.labeling.extract import candidate_of
 from pocketloop.privacy.records import ScrubbedEvent
 from pocketloop.tasks.turns import up_to_answer

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from pocketloop.contracts.events import Message, ToolCall
-from pocketloop.contracts.examples import Task
+from pocketloop.contracts.names import Task
 from pocketloop.contracts.recipe import Catalogue
 from pocketloop.labeling.consistency import Consistency, Labelled, opinions
 from pocketloop.labeling.extract import Candidate, Place

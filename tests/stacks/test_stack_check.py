@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from loopback import kubeconfig, node, serving
 
-from pocketloop.contracts.loading import unset_variables
+from pocketloop.contracts.parsing import unset_variables
 from stacks.check import Check, check_stack
 from stacks.cluster_probes import nodes, pod_secrets, reachable, volume
 from stacks.config import Cluster, ClusterHome, Component, StackConfig

@@ -6,7 +6,8 @@ from functools import cache
 from random import Random
 
 from pocketloop.contracts.events import Message
-from pocketloop.contracts.examples import Check, Example, Task, make_example
+from pocketloop.contracts.examples import Check, Example, make_example
+from pocketloop.contracts.names import Task
 from pocketloop.data.demo._random import Split
 from pocketloop.data.demo.grammar import choose
 
