@@ -25,6 +25,4 @@ def train_node(
     """
     from pocketloop.training.nodes import work_for_others
 
-    training = Home().root / "training"
-    say(f"waiting for training runs under {training}; Ctrl-C stops it")
-    raise typer.Exit(work_for_others(training, once, say))
+    raise typer.Exit(work_for_others(Home().root / "training", once, say))

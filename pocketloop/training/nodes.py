@@ -20,8 +20,8 @@ from pathlib import Path
 from pocketloop.contracts.errors import ModelError
 from pocketloop.contracts.files import write_json
 
-JOIN_SECONDS = 600.0
-"""How long a run waits for the machines that it asks for."""
+JOIN_SECONDS = 240.0
+"""How long a run waits for the machines that it asks for; torch itself would give up, without a word, after 300."""
 _OFFER = "offer.json"
 _POLL_SECONDS = 1.0
 
@@ -109,6 +109,7 @@ def work_for_others(training: Path, once: bool, say: Callable[[str], None]) -> i
             running.terminate()
 
     before = signal.signal(signal.SIGTERM, stop)
+    say(f"waiting for training runs under {training}; Ctrl-C stops it")
     try:
         while not stopped.is_set():
             found = find_place(training)
