@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from pocketloop.contracts.home import Home
+from pocketloop.contracts.kept import forget_device
 from pocketloop.data.forget import Erased, TouchedRelease, Traces, bury, erase_raw, touched_releases, traces_of
 from pocketloop.data.received import Received
-from pocketloop.privacy.entries import forget_device
 from pocketloop.registry.erase import erase_answers
 from pocketloop.registry.touched import TouchedVersion, versions_trained_on
 from steps.stage import in_use

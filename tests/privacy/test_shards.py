@@ -10,8 +10,8 @@ from pocketloop.contracts.collecting import ComputeConfig
 from pocketloop.contracts.errors import ConfigError, DataError
 from pocketloop.contracts.files import read_jsonl, write_jsonl
 from pocketloop.contracts.home import Home
+from pocketloop.contracts.kept import forget_device
 from pocketloop.contracts.recipe import NerConfig, ScrubConfig
-from pocketloop.privacy.entries import forget_device
 from pocketloop.privacy.pseudonyms import load_key
 from pocketloop.privacy.scrubber import Scrubber
 from pocketloop.privacy.shards import scrub_shards
