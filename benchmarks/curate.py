@@ -76,6 +76,7 @@ class Run:
         self.recipe = load_recipe("functions", CHANGES)
         self.catalogue = load_catalogue(self.recipe)
         self.compute = ComputeConfig(workers=workers)
+        self.kept = self.home.cache / "curation"
 
     def generate(self) -> int:
         from pocketloop.contracts.files import write_jsonl
@@ -120,7 +121,9 @@ class Run:
         from pocketloop.data.validate import validate
 
         validated = self.folder / "validated"
-        return self._done("validation", validate(self.folder / "scrubbed", self.recipe, self.catalogue, validated))
+        return self._done(
+            "validation", validate(self.folder / "scrubbed", self.recipe, self.catalogue, validated, kept=self.kept)
+        )
 
     def drift(self) -> int:
         from pocketloop.data.drift import drift
@@ -132,7 +135,9 @@ class Run:
         from pocketloop.labeling.label import label
 
         labelled = self.folder / "labelled"
-        return self._done("label", label(self.folder / "validated", self.recipe, self.catalogue, labelled))
+        return self._done(
+            "label", label(self.folder / "validated", self.recipe, self.catalogue, labelled, kept=self.kept)
+        )
 
     def select(self) -> int:
         from pocketloop.contracts.examples import Example

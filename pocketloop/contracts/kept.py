@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pocketloop.contracts.files import are_whole, atomic_dir, canonical_json, sha256_file, sha256_text
+from pocketloop.contracts.files import are_whole, atomic_dir, atomic_file, canonical_json, sha256_file, sha256_text
 
 _SEAL = "seal.json"
 _UNUSED_DAYS = 30
@@ -83,6 +83,15 @@ def is_whole(path: Path) -> bool:
         return False
     os.utime(path)
     return True
+
+
+def place(source: Path, target: Path) -> None:
+    """Link a file to a second place, or copy it where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        with atomic_file(target) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def forget_device(folder: Path, group: str, dry_run: bool = False) -> int:

@@ -7,7 +7,6 @@ devices' other shards, of which CONTEXT is the digest.
 """
 
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,14 +17,13 @@ from typing import Any
 from pocketloop.contracts.events import Quarantined
 from pocketloop.contracts.files import (
     atomic_dir,
-    atomic_file,
     canonical_json,
     read_jsonl,
     sha256_text,
     write_json,
     write_jsonl,
 )
-from pocketloop.contracts.kept import is_whole, keep, seal
+from pocketloop.contracts.kept import is_whole, keep, place, seal
 from pocketloop.privacy.leaks import LeakSearch
 from pocketloop.privacy.records import ScrubbedEvent, cleaned, leaves, structured
 from pocketloop.privacy.scrubber import Scrubbed, Scrubber
@@ -193,15 +191,6 @@ class Entry:
         write_json(
             folder / STATS, {"kept": len(kept), "left_out": reasons, "found": found, "caught": sum(leaked.values())}
         )
-
-
-def place(source: Path, target: Path) -> None:
-    """Link a file to a second place, or copy it where the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        with atomic_file(target) as temporary:
-            shutil.copyfile(source, temporary)
 
 
 def _write_records(folder: Path, records: "dict[int, ScrubbedEvent | Quarantined]") -> None:

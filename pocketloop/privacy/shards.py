@@ -16,7 +16,7 @@ from pathlib import Path
 from pocketloop.contracts.collecting import ComputeConfig, ShardSource
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.files import atomic_dir, canonical_json, read_jsonl, write_jsonl
-from pocketloop.contracts.kept import tidy
+from pocketloop.contracts.kept import place, tidy
 from pocketloop.contracts.reports import LeakAudit, ScrubReport, StageCount
 from pocketloop.privacy.entries import (
     EVENTS,
@@ -27,7 +27,6 @@ from pocketloop.privacy.entries import (
     Entry,
     fingerprint_key,
     merged,
-    place,
 )
 from pocketloop.privacy.report import PAGE, write_page
 from pocketloop.privacy.scrubber import Scrubber
