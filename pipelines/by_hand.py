@@ -137,6 +137,7 @@ def curate(home: Home, recipe: Recipe, now: datetime) -> DatasetRelease:
         previous=reference,
         compute=ComputeConfig(workers=1),
         work=_fresh(work / "selecting"),
+        kept=kept,
     )
     return write_release(
         home,

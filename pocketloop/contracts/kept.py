@@ -64,10 +64,15 @@ def keep(path: Path, build: Callable[[Path], Iterable[str]]) -> Path:
     `build` is given the folder, and returns the pseudonym of every device of whose records it was made.
     """
     if not is_whole(path):
-        with atomic_dir(path) as folder:
-            seal(folder, build(folder))
-        path.chmod(0o700)
+        renew(path, build)
     return path
+
+
+def renew(path: Path, build: Callable[[Path], Iterable[str]]) -> None:
+    """Make the entry at `path` as `keep` does, in place of one that may be there."""
+    with atomic_dir(path) as folder:
+        seal(folder, build(folder))
+    path.chmod(0o700)
 
 
 def seal(folder: Path, groups: Iterable[str]) -> None:

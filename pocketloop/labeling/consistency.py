@@ -20,7 +20,7 @@ FOLDS = 5
 SAMPLE = 10_000
 """Items that the classifier is trained on: more cost time and memory, and hardly make it any better."""
 
-_WEIGHTS = 250_000
+_WEIGHTS = 120_000
 """Most weights of one classifier (features times labels): fitting takes time in proportion."""
 
 Opinion = Literal["agrees", "doubts", "cannot tell"]

@@ -6,6 +6,7 @@ results do not change with the number of tasks.
 
 import json
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any
@@ -17,13 +18,14 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 from datatrove.pipeline.filters.base_filter import BaseFilter
 from datatrove.pipeline.writers.disk_base import DiskWriter
-from datatrove.utils.batching import batched
 
 from pocketloop.contracts.events import Quarantined
-from pocketloop.contracts.files import atomic_file, canonical_json
+from pocketloop.contracts.files import atomic_file, canonical_json, sha256_text
+from pocketloop.contracts.kept import entry_name
 from pocketloop.data.select import keys
 from pocketloop.data.select.contamination import EvaluationIndex
 from pocketloop.data.select.near import BANDS, PERMUTATIONS, bands, signatures
+from pocketloop.data.select.noted import noted
 
 _BATCH = 5_000
 
@@ -69,19 +71,26 @@ class NoteKeys(PipelineStep):
     type = "keys"
     name = "keys"
 
-    def __init__(self, out: Path, evaluation: EvaluationIndex | None, near: bool) -> None:
+    def __init__(self, out: Path, evaluation: EvaluationIndex | None, near: bool, cache: Path, adapter: str) -> None:
         super().__init__()
         self.out = out
         self.evaluation = evaluation
         self.near = near
+        self.cache = cache
+        self.depends = [adapter, evaluation and evaluation.digest, near, version("rensa")]
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Consume the documents; nothing is passed on."""
         for part, documents in _by_part(data):
-            with atomic_file(self.out / f"{part}.parquet") as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
-                for batch in batched(documents, _BATCH):
-                    writer.write_table(self._table([json.loads(document.text) for document in batch]))
+            entry = self.cache / entry_name("select", sha256_text(part), *self.depends)
+            table = noted(entry, [document.text for document in documents], self._note)
+            with atomic_file(self.out / f"{part}.parquet") as temporary:
+                pq.write_table(table, temporary)
         yield from ()
+
+    def _note(self, lines: list[str]) -> pa.Table:
+        batches = [lines[start : start + _BATCH] for start in range(0, len(lines), _BATCH)]
+        return pa.concat_tables([self._table([json.loads(line) for line in batch]) for batch in batches or [[]]])
 
     def _table(self, rows: list[dict[str, Any]]) -> pa.Table:
         documents = [keys.document(row) for row in rows]
@@ -100,7 +109,8 @@ class NoteKeys(PipelineStep):
             "signature": [row.tobytes() for row in signed.astype(np.uint8)],
             "bands": [row.tobytes() for row in bands(signed, alike)],
         }
-        return pa.table(columns, schema=SCHEMA)
+        table = pa.table(columns, schema=SCHEMA)
+        return table.append_column("group", pa.array([row["group"] for row in rows], pa.string()))
 
 
 class Chosen(BaseFilter):
