@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from pocketloop.contracts.events import Correction, Message
 from pocketloop.contracts.examples import Task
+from pocketloop.contracts.labels import Says
 from pocketloop.contracts.recipe import DataConfig, EventsSource
 from pocketloop.privacy.placeholders import PLACEHOLDER
 from pocketloop.privacy.records import ScrubbedEvent
@@ -94,6 +95,12 @@ class Answered(Protocol):
     def words(self) -> int:
         """A mask of the request's words."""
         ...
+
+
+def thumb_of(answered: Answered) -> Says | None:
+    """The user's own word on an answer."""
+    words: dict[Person, Says | None] = {"up": "right", "down": "wrong", None: None}
+    return words[answered.person]
 
 
 class Place(NamedTuple):

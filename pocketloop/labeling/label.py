@@ -19,13 +19,14 @@ from pocketloop.contracts.recipe import Catalogue, LabelConfig, Recipe
 from pocketloop.contracts.reports import LabelReport
 from pocketloop.labeling.answer_cache import AnswerCache
 from pocketloop.labeling.endpoint import Endpoint
+from pocketloop.labeling.extract import thumb_of
 from pocketloop.labeling.judges import Judge, Verdict
 from pocketloop.labeling.jury import Jury
 from pocketloop.labeling.llm_judge import LlmJudge
 from pocketloop.labeling.pairs import Thumbs, correction_pair, rated_answer
 from pocketloop.labeling.people import Drawn, People, demand
 from pocketloop.labeling.questions import Asker
-from pocketloop.labeling.rows import Row, Rows, example_of, line_of, with_user
+from pocketloop.labeling.rows import Lines, Row, Rows, example_of, line_of, with_user
 from pocketloop.labeling.samples import rank_samples
 from pocketloop.labeling.users import Users
 from pocketloop.labeling.verifier import Verifier
@@ -130,14 +131,14 @@ class _Labelling:
     def decide(self, files: LabelledFiles, samples: Path | None) -> LabelReport:
         """Second pass: keep, correct or leave out; then see whether the judge may be trusted with that."""
         files.carry(self.folder / "quarantine.jsonl")
-        for row, line in self.rows.of_examples():
+        for row, lines in self.rows.of_examples():
             problem = self.example_problem(row)
             if problem:
                 files.leave_out(problem, None, f"example {row.key} of {row.source}")
             else:
-                files.keep(line)
-        for row, line, verdict in self.judged():
-            self.decide_one(row, line, verdict, files)
+                files.keep(lines.example)
+        for row, lines, verdict in self.judged():
+            self.decide_one(row, lines, verdict, files)
         agreed = self.people.agreed()
         demand(agreed, self.judge.name, self.config)
         for pair in self.thumbs.pairs(self.events, self.task):
@@ -161,16 +162,16 @@ class _Labelling:
     def example_problem(self, row: Row) -> str | None:
         return RATED_WRONG if self.people.on(row.key) == "wrong" else row.problem
 
-    def judged(self) -> Iterator[tuple[Row, str, Verdict | None]]:
+    def judged(self) -> Iterator[tuple[Row, Lines, Verdict | None]]:
         """Every event with the judge's word on it; `None` where there is nothing to judge."""
         stream = self.rows.of_events()
         while chunk := list(islice(stream, _CHUNK)):
             sound = [row for row, _ in chunk if row.answered and row.problem is None]
             verdicts = dict(zip((row.key for row in sound), self.judge.verdicts(sound), strict=True))
-            for row, line in chunk:
-                yield row, line, verdicts.get(row.key)
+            for row, lines in chunk:
+                yield row, lines, verdicts.get(row.key)
 
-    def decide_one(self, row: Row, line: str, verdict: Verdict | None, files: LabelledFiles) -> None:
+    def decide_one(self, row: Row, lines: Lines, verdict: Verdict | None, files: LabelledFiles) -> None:
         if not row.answered:
             files.leave_out("no answer", row.key)
             return
@@ -183,7 +184,9 @@ class _Labelling:
         corrected = self.corrected(row, user, files) if row.corrects else None
         rating = self.rating(row)
         if rating and corrected is None and not self.thumbs.has(row.answer):
-            files.rate(rated_answer(self.events.at(row.place), rating, self.task))
+            own = thumb_of(row) == rating
+            rated = lines.rated if own else line_of(rated_answer(self.events.at(row.place), rating, self.task))
+            files.rate(rated, liked=rating == "right")
         if row.corrects:
             if corrected is not None:
                 files.corrected += 1
@@ -191,13 +194,13 @@ class _Labelling:
         elif row.problem:
             files.leave_out(row.problem, row.key)
         elif said == "right":
-            files.keep(with_user(line, user))
+            files.keep(with_user(lines.example, user))
         elif verdict.reason:
             files.leave_out(verdict.reason, row.key)
         elif said == "wrong":
             files.leave_out(THUMBS_DOWN if row.person == "down" else RATED_WRONG, row.key)
         else:
-            files.keep(with_user(line, user))
+            files.keep(with_user(lines.example, user))
 
     def rating(self, row: Row) -> Says | None:
         """What people said of an answer, if it is one to learn from: not to like what no phone could run."""

@@ -11,7 +11,7 @@ from pocketloop.contracts.labels import ForPeople, HumanVerdict, Says
 from pocketloop.contracts.recipe import LabelConfig
 from pocketloop.contracts.reports import Agreed
 from pocketloop.labeling.agreement import Table, agreement
-from pocketloop.labeling.extract import Answered, EventFiles
+from pocketloop.labeling.extract import Answered, EventFiles, thumb_of
 from pocketloop.labeling.judges import Judge, Verdict
 from pocketloop.labeling.rows import Row
 
@@ -53,7 +53,7 @@ class People:
 
     def of(self, candidate: Answered) -> Says | None:
         """What people said of the answer; what raters say counts before the user's thumb."""
-        return self._overall.get(candidate.event_id) or _thumb(candidate)
+        return self._overall.get(candidate.event_id) or thumb_of(candidate)
 
     def compare(self, candidate: Answered, verdict: Verdict) -> bool:
         """Count the judge's word beside people's; returns whether they differ."""
@@ -61,7 +61,7 @@ class People:
             return False
         key = candidate.event_id
         words: dict[str, Says | None] = {source: said.get(key) for source, said in self._said.items()}
-        words["thumbs"] = _thumb(candidate)
+        words["thumbs"] = thumb_of(candidate)
         for source, word in words.items():
             if word is not None and (source == "thumbs" or (source, key) in self._counted):
                 self._tables[source][verdict.verdict == "right"][word == "right"] += 1
@@ -152,10 +152,6 @@ def demand(agreed: list[Agreed], judge: str, config: LabelConfig) -> None:
             f"{config.min_kappa}. Check that the catalogue is the one the phones use, look at disagreements "
             "(`pocketloop labels disagreements`), sharpen the rubric, or lower label.min_kappa knowingly"
         )
-
-
-def _thumb(candidate: Answered) -> Says | None:
-    return {"up": "right", "down": "wrong", None: None}[candidate.person]
 
 
 def _merged(sources: Iterable[dict[str, Counter[Says]]]) -> dict[str, Counter[Says]]:

@@ -5,24 +5,27 @@ Only what depends on the record and the catalogue alone is kept; what others say
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import BaseModel
 
 from pocketloop.contracts.events import Message
 from pocketloop.contracts.examples import Example, Task, make_example
 from pocketloop.contracts.files import canonical_json, sha256_file
 from pocketloop.contracts.kept import entry_name, keep
 from pocketloop.contracts.recipe import Catalogue, Recipe
-from pocketloop.labeling.extract import Candidate, EventFiles, Person, Place, roles_of
-from pocketloop.labeling.pairs import AnswerKey, answer_key, says_something
+from pocketloop.labeling.extract import Candidate, EventFiles, Person, Place, roles_of, thumb_of
+from pocketloop.labeling.pairs import AnswerKey, answer_key, rated_answer, says_something
 from pocketloop.labeling.words import counts_of, label_of, read_counts, words_of, write_counts
 from pocketloop.tasks.forms import FormChecker
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-_ROWS, _LINES, _COUNTS = "rows.jsonl", "lines.jsonl", "counts.npz"
+_ROWS, _LINES, _RATED, _COUNTS = "rows.jsonl", "lines.jsonl", "rated.jsonl", "counts.npz"
 _SLICES = '"slices":{'
 
 
@@ -65,6 +68,15 @@ class Row(NamedTuple):
         return Place(self.shard, self.offset)
 
 
+class Lines(NamedTuple):
+    """What is written of a record, without line ends; empty where there is nothing."""
+
+    example: str = ""
+    """With the answer that was given. An event's does not say yet whether its user is new (`with_user`)."""
+    rated: str = ""
+    """The answer as its own user found it."""
+
+
 class Rows:
     """The records of a validated folder, shard by shard: one for each file of events, and the examples as the last.
 
@@ -88,43 +100,37 @@ class Rows:
             for shard, path in enumerate(files)
         ]
 
-    def shard(self, shard: int) -> Iterator[tuple[Row, str]]:
-        """The rows of one shard, each with the line of its example, which is empty where there is none.
-
-        An event's line does not say yet whether its user is new (`with_user`).
-        """
-        with (
-            open(self._entries[shard] / _ROWS, encoding="utf-8") as rows,
-            open(self._entries[shard] / _LINES, encoding="utf-8") as lines,
-        ):
-            for number, (row, line) in enumerate(zip(rows, lines, strict=True)):
-                yield Row(shard, number, *json.loads(row)), line.rstrip("\n")
-
-    def of_events(self) -> Iterator[tuple[Row, str]]:
-        """The rows of all events."""
+    def of_events(self) -> Iterator[tuple[Row, Lines]]:
+        """The rows of all events with what is written of them."""
         for shard in range(self.examples):
-            yield from self.shard(shard)
+            yield from self._shard(shard)
 
-    def of_examples(self) -> Iterator[tuple[Row, str]]:
-        """The rows of all examples."""
-        return self.shard(self.examples)
+    def of_examples(self) -> Iterator[tuple[Row, Lines]]:
+        """The rows of all examples with what is written of them."""
+        return self._shard(self.examples)
 
     def counts(self, shard: int) -> "csr_matrix":
         """Counts of words and letters, one row for each of the shard's rows."""
         return read_counts(self._entries[shard] / _COUNTS)
+
+    def _shard(self, shard: int) -> Iterator[tuple[Row, Lines]]:
+        with ExitStack() as stack:
+            entry = self._entries[shard]
+            files = [stack.enter_context(open(entry / name, encoding="utf-8")) for name in (_ROWS, _LINES, _RATED)]
+            for number, (row, example, rated) in enumerate(zip(*files, strict=True)):
+                yield Row(shard, number, *json.loads(row)), Lines(example.rstrip("\n"), rated.rstrip("\n"))
 
     def _writer(self, shard: int, path: Path) -> Callable[[Path], set[str]]:
         records = self._described_examples(path) if shard == self.examples else self._described_events(shard)
 
         def write(folder: Path) -> set[str]:
             said, groups = [], set()
-            with (
-                open(folder / _ROWS, "w", encoding="utf-8") as rows,
-                open(folder / _LINES, "w", encoding="utf-8") as to,
-            ):
-                for row, line, words in records:
-                    rows.write(canonical_json(row[2:]) + "\n")
-                    to.write(line + "\n")
+            with ExitStack() as stack:
+                names = (_ROWS, _LINES, _RATED)
+                files = [stack.enter_context(open(folder / name, "w", encoding="utf-8")) for name in names]
+                for row, lines, words in records:
+                    for file, line in zip(files, (canonical_json(row[2:]), *lines), strict=True):
+                        file.write(line + "\n")
                     said.append(words)
                     groups.add(row.group)
             if self._task != "chat":
@@ -133,11 +139,11 @@ class Rows:
 
         return write
 
-    def _described_events(self, shard: int) -> Iterator[tuple[Row, str, str]]:
+    def _described_events(self, shard: int) -> Iterator[tuple[Row, Lines, str]]:
         for found in self.events.shard(shard):
             one = found.candidate
             if one is None:
-                yield Row(shard, 0, found.event_id, found.group, "", found.place.offset), "", ""
+                yield Row(shard, 0, found.event_id, found.group, "", found.place.offset), Lines(), ""
                 continue
             asked, said = answer_key(one)
             row = Row(
@@ -159,9 +165,11 @@ class Rows:
                 in_doubt=one.in_doubt,
                 words=one.words,
             )
-            yield row, line_of(example_of(one, one.answer, self._task)), words_of(one.prompt)
+            says = thumb_of(one) if row.says_something else None
+            rated = line_of(rated_answer(one, says, self._task)) if says else ""
+            yield row, Lines(line_of(example_of(one, one.answer, self._task)), rated), words_of(one.prompt)
 
-    def _described_examples(self, path: Path) -> Iterator[tuple[Row, str, str]]:
+    def _described_examples(self, path: Path) -> Iterator[tuple[Row, Lines, str]]:
         with open(path, encoding="utf-8") as lines:
             for line in lines:
                 one = Example.model_validate_json(line)
@@ -176,7 +184,7 @@ class Rows:
                     problem=self.checker.problem(one.prompt, one.answer, grounded=False),
                     label=label_of(one.answer),
                 )
-                yield row, line_of(one), words_of(one.prompt)
+                yield row, Lines(line_of(one)), words_of(one.prompt)
 
 
 def example_of(candidate: Candidate, answer: Message, task: Task, user: str = "") -> Example:
@@ -203,6 +211,6 @@ def with_user(line: str, user: str) -> str:
     return f'{head}{_SLICES}{locale}{"," if locale else ""}"user":"{user}"}}{rest}'
 
 
-def line_of(example: Example) -> str:
-    """The example as it is written."""
-    return canonical_json(example.model_dump(mode="json"))
+def line_of(record: BaseModel) -> str:
+    """A record as it is written."""
+    return canonical_json(record.model_dump(mode="json"))

@@ -9,7 +9,7 @@ from typing import TextIO
 from pydantic import BaseModel
 
 from pocketloop.contracts.events import Quarantined
-from pocketloop.contracts.examples import PreferencePair, RatedAnswer
+from pocketloop.contracts.examples import PreferencePair
 from pocketloop.contracts.files import canonical_json
 from pocketloop.contracts.labels import ForPeople
 from pocketloop.contracts.reports import StageCount
@@ -72,10 +72,10 @@ class LabelledFiles:
         self.pairs[pair.reason] += 1
         _write(self._pairs, pair)
 
-    def rate(self, rated: RatedAnswer) -> None:
-        """Write a rated answer."""
-        self.rated["up" if rated.desirable else "down"] += 1
-        _write(self._rated, rated)
+    def rate(self, line: str, liked: bool) -> None:
+        """Write the line of a rated answer."""
+        self.rated["up" if liked else "down"] += 1
+        self._rated.write(line + "\n")
 
     def ask(self, row: ForPeople) -> None:
         """Write an answer that people should look at."""

@@ -15,7 +15,7 @@ from pocketloop.contracts.files import atomic_file
 from pocketloop.contracts.kept import kept_in
 from pocketloop.contracts.recipe import Recipe
 from pocketloop.contracts.reports import SelectReport, StageCount
-from pocketloop.data.select.blocks import Chosen, NoteKeys, ReadParts, WriteLines, WriteReasons
+from pocketloop.data.select.blocks import NoteKeys, ReadParts, WriteChosen
 from pocketloop.data.select.contamination import EvaluationIndex
 from pocketloop.data.select.decide import KEPT, Decisions, decide
 from pocketloop.data.select.feedback import select_feedback
@@ -68,8 +68,8 @@ def select(
     table = Table(work / "keys", parts)
     found = decide(table, config, previous)
     _save(found, parts, table.sizes, work / "decisions")
-    chosen = Chosen(work / "decisions", found.reasons, WriteReasons(str(work / "reasons")))
-    run_blocks([read, chosen, WriteLines(str(work / "kept"))], tasks, compute, work / "writing")
+    write = WriteChosen(work / "decisions", found.reasons, work / "kept", work / "reasons")
+    run_blocks([read, write], tasks, compute, work / "writing")
     counts = found.counts()
     stay = counts.pop(KEPT)
     left_out = {reason: count for reason, count in sorted(counts.items()) if count}
