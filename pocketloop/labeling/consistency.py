@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 FOLDS = 5
-SAMPLE = 10_000
+SAMPLE = 20_000
 """Items that the classifier is trained on: more cost time and memory, and hardly make it any better."""
 
 _WEIGHTS = 120_000
