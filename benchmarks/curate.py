@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ class Run:
         self.recipe = load_recipe("functions", CHANGES)
         self.catalogue = load_catalogue(self.recipe)
         self.compute = ComputeConfig(workers=workers)
+        self.kept = self.home.cache / "curation"
 
     def generate(self) -> int:
         from pocketloop.contracts.files import write_jsonl
@@ -120,7 +122,9 @@ class Run:
         from pocketloop.data.validate import validate
 
         validated = self.folder / "validated"
-        return self._done("validation", validate(self.folder / "scrubbed", self.recipe, self.catalogue, validated))
+        return self._done(
+            "validation", validate(self.folder / "scrubbed", self.recipe, self.catalogue, validated, kept=self.kept)
+        )
 
     def drift(self) -> int:
         from pocketloop.data.drift import drift
@@ -132,25 +136,33 @@ class Run:
         from pocketloop.labeling.label import label
 
         labelled = self.folder / "labelled"
-        return self._done("label", label(self.folder / "validated", self.recipe, self.catalogue, labelled))
+        return self._done(
+            "label", label(self.folder / "validated", self.recipe, self.catalogue, labelled, kept=self.kept)
+        )
 
-    def select(self) -> int:
+    @cached_property
+    def prompts(self) -> dict[str, list[Any]]:
+        """The prompts of each evaluation set."""
         from pocketloop.contracts.examples import Example
         from pocketloop.data.example_files import stream_examples
-        from pocketloop.data.select.selecting import select
 
-        prompts = {
-            wanted.name: (e.prompt for e in stream_examples(wanted.uri, self.recipe.task) if isinstance(e, Example))
+        return {
+            wanted.name: [e.prompt for e in stream_examples(wanted.uri, self.recipe.task) if isinstance(e, Example)]
             for wanted in self.recipe.evaluation.sets
         }
+
+    def select(self) -> int:
+        from pocketloop.data.select.selecting import select
+
         report = select(
             self.folder / "labelled",
             self.recipe,
             self.folder / "selected",
-            evaluation=prompts,
+            evaluation=self.prompts,
             previous=None,
             compute=self.compute,
             work=self.folder / "selecting",
+            kept=self.kept,
         )
         return self._done("select", report)
 
@@ -189,12 +201,12 @@ def work(stage: str, root: Path, sizes: list[int], workers: int) -> None:
     found = {}
     for count in sizes:
         run = function_of(Run(root / str(count), count, workers), stage)
-        before, started = _cpu(), time.perf_counter()
+        before, started = cpu(), time.perf_counter()
         records = run()
         own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
         found[count] = {
             "records": records,
-            "cpu": _cpu() - before,
+            "cpu": cpu() - before,
             "seconds": time.perf_counter() - started,
             "peak_mb": max(own.ru_maxrss, children.ru_maxrss) / 1024,
         }
@@ -207,7 +219,8 @@ def function_of(run: Run, stage: str) -> Callable[[], int]:
     return function
 
 
-def _cpu() -> float:
+def cpu() -> float:
+    """Processor seconds of this process and of its children so far."""
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in spent)
 

@@ -122,13 +122,13 @@ def curate(home: Home, recipe: Recipe, now: datetime) -> DatasetRelease:
     collected = collect(recipe, home.events, work / "collected", now)
     scrubber = Scrubber(recipe.scrub, load_key(home), slots_of(catalogue), vocabulary_of(catalogue))
     shards = LogShards(home.events, work / "collected" / MANIFEST)
-    cache = home.cache / "scrub"
+    cache, kept = home.cache / "scrub", home.cache / "curation"
     scrubbed = scrub_shards(shards, _fresh(work / "scrubbed"), scrubber, cache, collected=work / "collected")
-    validated = validate(work / "scrubbed", recipe, catalogue, _fresh(work / "validated"))
+    validated = validate(work / "scrubbed", recipe, catalogue, _fresh(work / "validated"), kept=kept)
     previous = latest_release(home, recipe.adapter, Folder.of(work / "validated").digest)
     reference = home.releases / previous if previous else None
     drifted = drift(work / "validated", recipe, reference, _fresh(work / "drift"))
-    labelled = label(work / "validated", recipe, catalogue, _fresh(work / "labelled"))
+    labelled = label(work / "validated", recipe, catalogue, _fresh(work / "labelled"), kept=kept)
     selected = select(
         work / "labelled",
         recipe,
@@ -137,6 +137,7 @@ def curate(home: Home, recipe: Recipe, now: datetime) -> DatasetRelease:
         previous=reference,
         compute=ComputeConfig(workers=1),
         work=_fresh(work / "selecting"),
+        kept=kept,
     )
     return write_release(
         home,

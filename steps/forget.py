@@ -9,9 +9,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from pocketloop.contracts.home import Home
+from pocketloop.contracts.kept import forget_device
 from pocketloop.data.forget import Erased, TouchedRelease, Traces, bury, erase_raw, touched_releases, traces_of
 from pocketloop.data.received import Received
-from pocketloop.privacy.entries import forget_device
 from pocketloop.registry.erase import erase_answers
 from pocketloop.registry.touched import TouchedVersion, versions_trained_on
 from steps.stage import in_use
@@ -32,8 +32,8 @@ class ForgetReport(BaseModel):
     known: bool
     """Whether anything of it was found anywhere."""
     raw: Erased
-    scrub_cache: int
-    """Entries of the scrubber's cache in which it had records."""
+    kept: int
+    """Entries of the caches in which stages keep what they made of a shard, made of its records."""
     artifacts: list[str]
     """Intermediate results of earlier runs (`name/version` in ZenML) whose files held its records."""
     answers: int
@@ -62,7 +62,7 @@ def forget(home: Home, received: Received, device_id: str, now: datetime, dry_ru
     versions = versions_trained_on(home, {release.digest for release in releases})
     artifacts = erase_artifacts(home, traces, dry_run)
     answers = erase_answers(home, traces.event_ids, dry_run)
-    cached = forget_device(home.cache / "scrub", traces.group, dry_run)
+    cached = sum(forget_device(home.cache / name, traces.group, dry_run) for name in ("scrub", "curation"))
     work, running = _erase_work(home, dry_run)
     raw = erase_raw(home, received, traces, dry_run)
     found = sum(raw.model_dump().values())
@@ -71,7 +71,7 @@ def forget(home: Home, received: Received, device_id: str, now: datetime, dry_ru
         group=traces.group,
         known=bool(found or artifacts or releases or cached or answers),
         raw=raw,
-        scrub_cache=cached,
+        kept=cached,
         artifacts=artifacts,
         answers=answers,
         work=work,

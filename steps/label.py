@@ -58,6 +58,7 @@ def label(
             out,
             people=map(HumanVerdict.model_validate, read_jsonl(people / "verdicts.jsonl")),
             cache=Home().cache / "judge",
+            kept=Home().cache / "curation",
             samples=sampled / "samples.jsonl",
         )
         if report.use and report.use.unfinished + report.use.failed:

@@ -47,6 +47,7 @@ def select(
             previous=Home().releases / previous if previous else None,
             compute=load_compute(),
             work=this.scratch / "work",
+            kept=Home().cache / "curation",
         )
         count = report.count
         left_out = ", ".join(f"{number} {reason}" for reason, number in count.left_out.items())

@@ -5,6 +5,7 @@ from typing import Annotated
 from zenml import step
 
 from pocketloop.contracts.files import Folder
+from pocketloop.contracts.home import Home
 from pocketloop.contracts.loading import load_catalogue
 from pocketloop.contracts.recipe import Recipe
 from pocketloop.contracts.reports import ValidationReport
@@ -19,7 +20,9 @@ def validate(
     from pocketloop.data.validate import validate as validate_records
 
     with stage("validate") as this:
-        report = validate_records(scrubbed.path, recipe, load_catalogue(recipe), this.scratch)
+        report = validate_records(
+            scrubbed.path, recipe, load_catalogue(recipe), this.scratch, kept=Home().cache / "curation"
+        )
         held, count = sum(report.expectations.values()), report.count
         this.done(
             f"{count.entered} rows, {held} of {len(report.expectations)} expectations hold, "

@@ -190,7 +190,7 @@ def _tell_forgotten(report: "ForgetReport") -> None:
         (report.raw.journal, "events in the collector's journal"),
         (report.raw.quarantined, "quarantined lines"),
         (report.raw.demo, "events of the demo fleet's files"),
-        (report.scrub_cache, "entries of the scrubber's cache"),
+        (report.kept, "entries kept by stages of the curation"),
         (len(report.artifacts), "intermediate results of earlier runs"),
         (report.answers, "answers that were put before people in MLflow"),
         (report.raw.verdicts, "verdicts of people in imported files"),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import warnings
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,7 +27,8 @@ def split_release(selected: Path, out: Path, data: DataConfig) -> StageCount:
     groups in several splits share (ignoring case, spacing and which pseudonym) stays in one of them, chosen by the
     prompt's own hash at the same shares: so a popular prompt is neither always tested nor never learned. A
     conversation that occurs twice is kept once. A pair or rated answer goes where its group goes, and nowhere if its
-    prompt stands in another split. Files are read twice, and only hashes are held: about 150 bytes an example.
+    prompt stands in another split. Files are read twice, and parsed once; only hashes are held: about 170
+    bytes an example.
 
     Args:
         selected: `examples/part-*.jsonl`, `pairs.jsonl`, `rated.jsonl` and `quarantine.jsonl`.
@@ -39,9 +41,10 @@ def split_release(selected: Path, out: Path, data: DataConfig) -> StageCount:
     """
     examples = sorted((selected / "examples").glob("part-*.jsonl"))
     feedback = {"pairs": selected / "pairs.jsonl", "rated": selected / "rated.jsonl"}
-    prompts = _Prompts(data)
+    prompts, ids = _Prompts(data), array("Q")
     for row in _rows(*examples):
         prompts.claim(row["group"], row["messages"][:-1])
+        ids.append(_number(row["example_id"]))
     # What only pairs and rated answers ask is shared out as well, but never moves an example.
     unlabelled = _Prompts(data, given=prompts)
     for row in _rows(*feedback.values()):
@@ -53,10 +56,7 @@ def split_release(selected: Path, out: Path, data: DataConfig) -> StageCount:
         quarantine = stack.enter_context(_writer(out / "quarantine.jsonl"))
         files = {name: stack.enter_context(_writer(out / "splits" / f"{name}.jsonl")) for name in SPLITS}
         quarantine.writelines(_lines(selected / "quarantine.jsonl"))
-        for line in _lines(*examples):
-            row = json.loads(line)
-            name, owner = prompts.place(row["group"]), prompts.owner(row["messages"][:-1])
-            example_id = _number(row["example_id"])
+        for line, (name, owner), example_id in zip(_lines(*examples), prompts.decided(), ids, strict=True):
             if name == owner and example_id not in seen:
                 seen.add(example_id)
                 splits[name] += 1
@@ -64,52 +64,53 @@ def split_release(selected: Path, out: Path, data: DataConfig) -> StageCount:
                 continue
             reason = "duplicate conversation" if name == owner else f"prompt stands in {owner}"
             left_out[reason] += 1
-            quarantine.write(_dropped(row, reason))
+            quarantine.write(_dropped(json.loads(line), reason))
     entered = splits.total() + left_out.total()
     _check(splits, entered, prompts.groups, data)
+    decided = unlabelled.decided()
     for kind, path in feedback.items():
-        _split_feedback(path, out / "splits" / kind, unlabelled)
+        _split_feedback(path, out / "splits" / kind, decided)
     return StageCount(stage="split", entered=entered, kept=splits.total(), left_out=dict(sorted(left_out.items())))
 
 
 class _Prompts:
-    """Which split each prompt belongs to, held as one number and one small set of bits a prompt."""
+    """Which split each prompt belongs to, held as one number and one small set of bits a prompt.
+
+    Rows claim their prompts one after the other, and are decided on in the same order once all have.
+    """
 
     def __init__(self, data: DataConfig, given: "_Prompts | None" = None) -> None:
         self._data = data
         self._given = given
         self._claims: dict[int, int] = {}
-        self._places: dict[str, str] = given._places if given else {}
+        self._places: dict[str, int] = given._places if given else {}
+        self._rows = array("Q"), array("B"), array("B")  # prompt, place of its group, place that its own hash gives it
 
     @property
     def groups(self) -> int:
         return len(self._places)
 
     def claim(self, group: str, prompt: list[dict[str, Any]]) -> None:
-        key = _number(_prompt_key(prompt))
-        self._claims[key] = self._claims.get(key, 0) | 1 << SPLITS.index(self.place(group))
-
-    def place(self, group: str) -> str:
         if group not in self._places:
             self._places[group] = _place(group, self._data)
-        return self._places[group]
-
-    def owner(self, prompt: list[dict[str, Any]]) -> str:
-        text = _prompt_key(prompt)
+        text, place = _prompt_key(prompt), self._places[group]
         key = _number(text)
-        claims = (self._given._claims.get(key, 0) if self._given else 0) or self._claims[key]
-        names = [name for at, name in enumerate(SPLITS) if claims >> at & 1]
-        wanted = _place(f"prompt:{text}", self._data) if len(names) > 1 else names[0]
-        return wanted if wanted in names else names[0]
+        self._claims[key] = self._claims.get(key, 0) | 1 << place
+        for column, value in zip(self._rows, (key, place, _place(f"prompt:{text}", self._data)), strict=True):
+            column.append(value)
+
+    def decided(self) -> Iterator[tuple[str, str]]:
+        """For each row the split of its group, and the one that its prompt belongs to."""
+        for key, place, wanted in zip(*self._rows, strict=True):
+            claims = (self._given._claims.get(key, 0) if self._given else 0) or self._claims[key]
+            yield SPLITS[place], SPLITS[wanted if claims >> wanted & 1 else (claims & -claims).bit_length() - 1]
 
 
-def _split_feedback(path: Path, out: Path, prompts: _Prompts) -> None:
+def _split_feedback(path: Path, out: Path, decided: Iterator[tuple[str, str]]) -> None:
     with ExitStack() as stack:
         files = {name: stack.enter_context(_writer(out / f"{name}.jsonl")) for name in SPLITS}
-        for line in _lines(path):
-            row = json.loads(line)
-            name = prompts.place(row["group"])
-            if name == prompts.owner(_prompt(row)):
+        for line, (name, owner) in zip(_lines(path), decided, strict=False):
+            if name == owner:
                 files[name].write(line)
 
 
@@ -123,9 +124,12 @@ def _check(splits: Counter[str], entered: int, groups: int, data: DataConfig) ->
         )
 
 
-def _place(name: str, data: DataConfig) -> str:
+def _place(name: str, data: DataConfig) -> int:
+    """A place in `SPLITS`."""
     share = int(sha256_text(f"{data.seed}:{name}")[:15], 16) / 16**15
-    return "test" if share < data.test else "validation" if share < data.test + data.validation else "train"
+    return SPLITS.index(
+        "test" if share < data.test else "validation" if share < data.test + data.validation else "train"
+    )
 
 
 def _prompt(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -139,7 +143,8 @@ def _prompt_key(prompt: list[dict[str, Any]]) -> str:
 
 
 def _flat(text: str) -> str:
-    return " ".join(PLACEHOLDER.sub(r"<\1>", text).casefold().split())
+    by_type = PLACEHOLDER.sub(r"<\1>", text) if "<" in text else text
+    return " ".join(by_type.casefold().split())
 
 
 def _number(text: str) -> int:

@@ -3,32 +3,20 @@
 Great Expectations only ever sees descriptors, and is asked for yes or no, never for the rows that failed.
 """
 
-import hashlib
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Quarantined
-from pocketloop.contracts.examples import Example
 from pocketloop.contracts.files import atomic_file, canonical_json
+from pocketloop.contracts.kept import kept_in, place
 from pocketloop.contracts.recipe import Catalogue, Recipe
 from pocketloop.contracts.reports import StageCount, ValidationReport
-from pocketloop.data.descriptors import (
-    FLAGS,
-    NAMES,
-    NUMBERS,
-    DescriptorFile,
-    Descriptors,
-    describe_event,
-    describe_example,
-    read_descriptors,
-)
-from pocketloop.privacy.records import ScrubbedEvent
+from pocketloop.data.checking import PASSED, RULES, Broken, broken, check, described
+from pocketloop.data.descriptors import FLAGS, NAMES, NUMBERS, read_descriptors
 
 MIN_KEPT = 0.8
 """The stage fails when a larger share than 1 - `MIN_KEPT` of the rows breaks a rule: then the source is broken."""
@@ -36,117 +24,73 @@ MIN_KEPT = 0.8
 _MARKS = ("kept", "repeated")
 
 
-@dataclass(frozen=True)
-class Rule:
-    """What every row must satisfy: `column` lies in [`low`, `high`]; the reason is given to a row that does not."""
-
-    column: str
-    low: float
-    high: float
-    reason: str
-
-    def holds(self, row: Descriptors) -> bool:
-        """Whether one row satisfies the rule."""
-        return self.low <= float(row[self.column]) <= self.high
-
-
-RULES = (
-    Rule("has_answer", 1, 1, "no answer"),
-    Rule("roles_ordered", 1, 1, "roles out of order"),
-    Rule("turns", 2, 200, "too few or too many turns"),
-    Rule("prompt_characters", 1, 20_000, "empty or overlong prompt"),
-    Rule("answer_characters", 0, 8_000, "overlong answer"),
-    Rule("garbled", 0, 0, "garbled text"),
-    Rule("known_answer", 1, 1, "answer not in the catalogue"),
-)
-
-
-def validate(folder: Path, recipe: Recipe, catalogue: Catalogue | None, out: Path) -> ValidationReport:
+def validate(
+    folder: Path, recipe: Recipe, catalogue: Catalogue | None, out: Path, *, kept: Path | None = None
+) -> ValidationReport:
     """Check the scrubbed events and the examples in `folder`; write those that pass to `out` under the same names.
 
     Also written: `quarantine.jsonl` (left out here and before), `descriptors.parquet` (one row a kept record) and
-    `validation.md`, the page for people. Records pass one at a time; about 100 bytes of each are held for Great
-    Expectations.
+    `validation.md`, the page for people. What is known of each file is taken from the cache `kept`, if there is one;
+    about 200 bytes of each record are held for Great Expectations.
 
     Raises:
         DataError: the dataset as a whole breaks an expectation, which the message names.
     """
     out.mkdir(parents=True, exist_ok=True)
-    tally = _Tally()
     names = [*sorted(path.name for path in folder.glob("events-*.jsonl")), "examples.jsonl"]
-    with tempfile.TemporaryDirectory(prefix=".descriptors-", dir=out) as scratch:
-        every = Path(scratch) / "every.parquet"
+    dropped = Counter[str]()
+    with kept_in(kept) as cache, tempfile.TemporaryDirectory(prefix=".descriptors-", dir=out) as scratch:
+        entries = [check(folder / name, recipe, catalogue, cache) for name in names]
         with (
             atomic_file(out / "quarantine.jsonl") as left_out,
             open(left_out, "w", encoding="utf-8") as quarantine,
-            atomic_file(out / "descriptors.parquet") as kept,
-            DescriptorFile(kept) as described,
-            DescriptorFile(every, (*FLAGS, *_MARKS)) as checked,
+            open(folder / "quarantine.jsonl", encoding="utf-8") as earlier,
         ):
-            with open(folder / "quarantine.jsonl", encoding="utf-8") as earlier:
-                quarantine.writelines(earlier)
-            for name in names:
-                with atomic_file(out / name) as temporary, open(temporary, "w", encoding="utf-8") as file:
-                    for number, line, row in _described(folder / name, recipe, catalogue):
-                        reason = tally.count(row)
-                        checked.add(row)
-                        if reason is None:
-                            described.add(row)
-                            file.write(line)
-                        else:
-                            quarantine.write(_left_out(reason, f"{name}:{number}", row["event_id"]))
-        expectations = _great_expectations(every, tally.rows, structured=recipe.task != "chat")
-    broken = [says for says, holds in expectations.items() if not holds]
-    dropped = dict(sorted(tally.dropped.items()))
-    if broken:
+            quarantine.writelines(earlier)
+            for name, entry in zip(names, entries, strict=True):
+                place(entry / PASSED, out / name)
+                for row in broken(entry):
+                    dropped[row.reason] += 1
+                    quarantine.write(_left_out(row, name))
+        every = Path(scratch) / "every.parquet"
+        rows = _write_descriptors(entries, out / "descriptors.parquet", every)
+        expectations = _great_expectations(every, rows, structured=recipe.task != "chat")
+    return _report(rows, dropped, expectations, out)
+
+
+def _write_descriptors(entries: list[Path], kept: Path, every: Path) -> int:
+    """Write the descriptors of the records that pass, and of all with their marks; returns the number of all."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = described(entries)
+    pq.write_table(table, every)
+    with atomic_file(kept) as temporary:
+        passed = table.filter(pc.equal(table["kept"], 1)).select([*NAMES, *NUMBERS, *FLAGS])
+        pq.write_table(passed, temporary)
+    return int(table.num_rows)
+
+
+def _report(rows: int, left_out: Counter[str], expectations: dict[str, bool], out: Path) -> ValidationReport:
+    unmet = [says for says, holds in expectations.items() if not holds]
+    dropped = dict(sorted(left_out.items()))
+    if unmet:
         reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items())
         raise DataError(
-            f"the dataset does not hold what is expected of it: {'; '.join(broken)} "
-            f"({tally.rows} rows{f', left out: {reasons}' if reasons else ''}); look at the source of the data"
+            f"the dataset does not hold what is expected of it: {'; '.join(unmet)} "
+            f"({rows} rows{f', left out: {reasons}' if reasons else ''}); look at the source of the data"
         )
-    kept_rows = tally.rows - tally.dropped.total()
-    count = StageCount(stage="validate", entered=tally.rows, kept=kept_rows, left_out=dropped)
+    count = StageCount(stage="validate", entered=rows, kept=rows - left_out.total(), left_out=dropped)
     report = ValidationReport(count=count, success=True, expectations=expectations)
     with atomic_file(out / "validation.md") as temporary:
         temporary.write_text(_page(report), encoding="utf-8")
     return report
 
 
-@dataclass
-class _Tally:
-    """How many rows there were, and which events were seen: eight bytes in place of an id."""
-
-    rows: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    _seen: set[int] = field(default_factory=set)
-
-    def count(self, row: Descriptors) -> str | None:
-        """Mark the row `kept` and `repeated`; gives the reason to leave it out, if there is one."""
-        broken = next((rule for rule in RULES if not rule.holds(row)), None)
-        self.rows += 1
-        row["kept"], row["repeated"] = int(broken is None), 0
-        if row["event_id"] is not None:
-            key = int.from_bytes(hashlib.blake2b(row["event_id"].encode(), digest_size=8).digest())
-            row["repeated"] = int(key in self._seen)
-            self._seen.add(key)
-        if broken is None:
-            return None
-        self.dropped[broken.reason] += 1
-        return broken.reason
-
-
-def _left_out(reason: str, where: str, event_id: str | None) -> str:
-    row = Quarantined(stage="validate", reason=reason, where=where, event_id=event_id)
-    return canonical_json(row.model_dump(mode="json")) + "\n"
-
-
-def _described(path: Path, recipe: Recipe, catalogue: Catalogue | None) -> Iterator[tuple[int, str, Descriptors]]:
-    with open(path, encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            if path.name == "examples.jsonl":
-                yield number, line, describe_example(Example.model_validate_json(line), catalogue)
-            else:
-                yield number, line, describe_event(ScrubbedEvent.model_validate_json(line), recipe.task, catalogue)
+def _left_out(row: Broken, name: str) -> str:
+    where = f"{name}:{row.number}"
+    record = Quarantined(stage="validate", reason=row.reason, where=where, event_id=row.event_id)
+    return canonical_json(record.model_dump(mode="json")) + "\n"
 
 
 def _great_expectations(path: Path, rows: int, structured: bool) -> dict[str, bool]:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from pocketloop.contracts.examples import Example
 from pocketloop.contracts.reports import JudgeUse
-from pocketloop.labeling.extract import Candidate, Place
+from pocketloop.labeling.rows import Row
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,11 @@ class Judge(Protocol):
         """What asking it took, for a judge that is asked over the network."""
         ...
 
-    def see(self, candidate: Candidate, place: Place, rated: bool) -> None:
+    def see(self, row: Row, rated: bool) -> None:
         """First pass, over all answers; `rated` when people have spoken on it."""
         ...
 
-    def refer(self, example: Example) -> None:
+    def refer(self, row: Row) -> None:
         """First pass, after the answers: an example that people labelled."""
         ...
 
@@ -52,6 +51,6 @@ class Judge(Protocol):
         """Between the passes."""
         ...
 
-    def verdicts(self, candidates: Sequence[Candidate]) -> list[Verdict]:
-        """Second pass, over any number of answers that were seen, in any order."""
+    def verdicts(self, rows: Sequence[Row]) -> list[Verdict]:
+        """Second pass, over any number of answers that were seen, shard by shard."""
         ...

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Correction, Message
-from pocketloop.contracts.examples import Example, make_example
-from pocketloop.contracts.files import atomic_dir, read_jsonl
+from pocketloop.contracts.files import atomic_dir
+from pocketloop.contracts.kept import kept_in
 from pocketloop.contracts.labels import HumanVerdict, Says
 from pocketloop.contracts.loading import load_rubric
 from pocketloop.contracts.names import Task
@@ -19,19 +19,19 @@ from pocketloop.contracts.recipe import Catalogue, LabelConfig, Recipe
 from pocketloop.contracts.reports import LabelReport
 from pocketloop.labeling.answer_cache import AnswerCache
 from pocketloop.labeling.endpoint import Endpoint
-from pocketloop.labeling.extract import Candidate, EventFiles, Found, roles_of
+from pocketloop.labeling.extract import thumb_of
 from pocketloop.labeling.judges import Judge, Verdict
 from pocketloop.labeling.jury import Jury
 from pocketloop.labeling.llm_judge import LlmJudge
-from pocketloop.labeling.pairs import Thumbs, correction_pair, rated_answer, says_something
+from pocketloop.labeling.pairs import Thumbs, correction_pair, rated_answer
 from pocketloop.labeling.people import Drawn, People, demand
 from pocketloop.labeling.questions import Asker
+from pocketloop.labeling.rows import Lines, Row, Rows, example_of, line_of, with_user
 from pocketloop.labeling.samples import rank_samples
 from pocketloop.labeling.users import Users
 from pocketloop.labeling.verifier import Verifier
 from pocketloop.labeling.writing import LabelledFiles
 from pocketloop.tasks.answers import read_calls
-from pocketloop.tasks.forms import FormChecker
 
 THUMBS_DOWN, RATED_WRONG = "thumbs down", "people found it wrong"
 _CHUNK = 2000
@@ -45,6 +45,7 @@ def label(
     *,
     people: Iterable[HumanVerdict] = (),
     cache: Path | None = None,
+    kept: Path | None = None,
     samples: Path | None = None,
 ) -> LabelReport:
     """Turn the events and examples in `folder` into examples, pairs and rated answers to learn from, in `out`.
@@ -60,6 +61,7 @@ def label(
     Args:
         people: what raters said, beside the users' own thumbs.
         cache: folder in which a language model's verdicts are kept; without one they are forgotten.
+        kept: cache of what is known of each shard (`rows.Rows`).
         samples: file of `Sampled` answers of the current adapter, for the judge to rank.
 
     Raises:
@@ -67,8 +69,8 @@ def label(
         LabelQualityError: the judge agrees too little with enough rated answers to be trusted.
         DataError: nothing is left.
     """
-    with AnswerCache(cache) as answers:
-        labelling = _Labelling(folder, recipe, catalogue, list(people), answers)
+    with AnswerCache(cache) as answers, kept_in(kept) as known:
+        labelling = _Labelling(folder, recipe, catalogue, list(people), answers, known)
         labelling.look()
         with atomic_dir(out) as into:
             with LabelledFiles(into) as files:
@@ -86,55 +88,57 @@ def _demand_something(report: LabelReport) -> None:
 
 class _Labelling:
     def __init__(
-        self, folder: Path, recipe: Recipe, catalogue: Catalogue | None, said: list[HumanVerdict], kept: AnswerCache
+        self,
+        folder: Path,
+        recipe: Recipe,
+        catalogue: Catalogue | None,
+        said: list[HumanVerdict],
+        answers: AnswerCache,
+        kept: Path,
     ) -> None:
         self.folder = folder
         self.task: Task = recipe.task
         self.config: LabelConfig = recipe.label
-        self.events = EventFiles(folder, recipe.task, roles_of(recipe.data))
-        self.checker = FormChecker(recipe.task, catalogue)
-        self.jury = _jury(recipe, catalogue, kept)
-        self.judge: Judge = Verifier(recipe.task)
+        self.rows = Rows(folder, recipe, catalogue, kept)
+        self.events = self.rows.events
+        self.checker = self.rows.checker
+        self.jury = _jury(recipe, catalogue, answers)
+        self.judge: Judge = Verifier(recipe.task, self.rows.counts)
         if self.jury and recipe.label.judge == "llm":
             self.judge = LlmJudge(self.jury, self.events, recipe.label.min_rated)
         self.people = People(said, self.judge.rubric)
-        self.for_people = Drawn(recipe.task, self.judge)
+        self.for_people = Drawn(self.events, recipe.task, self.judge)
         self.thumbs = Thumbs()
         self.users = Users()
-        self.problems: dict[str, str] = {}  # by event id; answers of sound form are not in it
 
     def look(self) -> None:
-        """First pass: the form of each answer; the judge sees those that are sound."""
-        for place, event_id, candidate in self.events:
-            if candidate is None:
+        """First pass: the judge sees the answers of sound form."""
+        for row, _ in self.rows.of_events():
+            if not row.answered:
                 continue
-            self.users.see(candidate)
-            problem = self.checker.problem(candidate.prompt, candidate.answer)
-            if problem:
-                self.problems[event_id] = problem
-            else:
-                self.judge.see(candidate, place, rated=self.people.of(candidate) is not None)
-            said = self.rating(candidate)
-            if said and self.config.pairs.thumbs and candidate.correction is None:
-                self.thumbs.see(candidate, place, said)
-        for example in self.examples():
-            if self.example_problem(example) is None:
-                self.judge.refer(example)
+            self.users.see(row)
+            if row.problem is None:
+                self.judge.see(row, rated=self.people.of(row) is not None)
+            said = self.rating(row)
+            if said and self.config.pairs.thumbs and not row.corrects:
+                self.thumbs.see(row.answer, row.place, said)
+        for row, _ in self.rows.of_examples():
+            if self.example_problem(row) is None:
+                self.judge.refer(row)
         self.thumbs.settle()
         self.judge.settle()
 
     def decide(self, files: LabelledFiles, samples: Path | None) -> LabelReport:
         """Second pass: keep, correct or leave out; then see whether the judge may be trusted with that."""
-        for row in read_jsonl(self.folder / "quarantine.jsonl"):
-            files.carry(row)
-        for example in self.examples():
-            problem = self.example_problem(example)
+        files.carry(self.folder / "quarantine.jsonl")
+        for row, lines in self.rows.of_examples():
+            problem = self.example_problem(row)
             if problem:
-                files.leave_out(problem, None, f"example {example.example_id} of {example.source}")
+                files.leave_out(problem, None, f"example {row.key} of {row.source}")
             else:
-                files.keep(example)
-        for found, verdict in self.judged():
-            self.decide_one(found, verdict, files)
+                files.keep(lines.example)
+        for row, lines, verdict in self.judged():
+            self.decide_one(row, lines, verdict, files)
         agreed = self.people.agreed()
         demand(agreed, self.judge.name, self.config)
         for pair in self.thumbs.pairs(self.events, self.task):
@@ -155,85 +159,69 @@ class _Labelling:
             disagreements=self.people.disagreements,
         )
 
-    def examples(self) -> Iterator[Example]:
-        return map(Example.model_validate, read_jsonl(self.folder / "examples.jsonl"))
+    def example_problem(self, row: Row) -> str | None:
+        return RATED_WRONG if self.people.on(row.key) == "wrong" else row.problem
 
-    def example_problem(self, example: Example) -> str | None:
-        if self.people.on(example.example_id) == "wrong":
-            return RATED_WRONG
-        return self.checker.problem(example.prompt, example.answer, grounded=False)
-
-    def judged(self) -> Iterator[tuple[Found, Verdict | None]]:
+    def judged(self) -> Iterator[tuple[Row, Lines, Verdict | None]]:
         """Every event with the judge's word on it; `None` where there is nothing to judge."""
-        stream = iter(self.events)
+        stream = self.rows.of_events()
         while chunk := list(islice(stream, _CHUNK)):
-            sound = [found.candidate for found in chunk if found.candidate and found.event_id not in self.problems]
-            verdicts = dict(zip((one.event_id for one in sound), self.judge.verdicts(sound), strict=True))
-            for found in chunk:
-                yield found, verdicts.get(found.event_id)
+            sound = [row for row, _ in chunk if row.answered and row.problem is None]
+            verdicts = dict(zip((row.key for row in sound), self.judge.verdicts(sound), strict=True))
+            for row, lines in chunk:
+                yield row, lines, verdicts.get(row.key)
 
-    def decide_one(self, found: Found, verdict: Verdict | None, files: LabelledFiles) -> None:
-        candidate, event_id = found.candidate, found.event_id
-        if candidate is None:
-            files.leave_out("no answer", event_id)
+    def decide_one(self, row: Row, lines: Lines, verdict: Verdict | None, files: LabelledFiles) -> None:
+        if not row.answered:
+            files.leave_out("no answer", row.key)
             return
-        problem = self.problems.get(event_id)
-        verdict = verdict or Verdict("wrong", problem or "")
-        said = self.people.of(candidate)
-        differ = self.people.compare(candidate, verdict)
-        if self.people.on(event_id) is None:
-            self.for_people.see(candidate, verdict, said, differ)
-        corrected = self.corrected(candidate, files)
-        rating = self.rating(candidate)
-        if rating and corrected is None and not self.thumbs.has(candidate):
-            files.rate(rated_answer(candidate, rating, self.task))
-        if candidate.correction is not None:
+        verdict = verdict or Verdict("wrong", row.problem or "")
+        said = self.people.of(row)
+        differ = self.people.compare(row, verdict)
+        if self.people.on(row.key) is None:
+            self.for_people.see(row, verdict, said, differ)
+        user = self.users.standing(row)
+        corrected = self.corrected(row, user, files) if row.corrects else None
+        rating = self.rating(row)
+        if rating and corrected is None and not self.thumbs.has(row.answer):
+            own = thumb_of(row) == rating
+            rated = lines.rated if own else line_of(rated_answer(self.events.at(row.place), rating, self.task))
+            files.rate(rated, liked=rating == "right")
+        if row.corrects:
             if corrected is not None:
                 files.corrected += 1
-                files.keep(self.example(candidate, corrected))
-        elif problem:
-            files.leave_out(problem, event_id)
+                files.keep(corrected)
+        elif row.problem:
+            files.leave_out(row.problem, row.key)
         elif said == "right":
-            files.keep(self.example(candidate, candidate.answer))
+            files.keep(with_user(lines.example, user))
         elif verdict.reason:
-            files.leave_out(verdict.reason, event_id)
+            files.leave_out(verdict.reason, row.key)
         elif said == "wrong":
-            files.leave_out(THUMBS_DOWN if candidate.person == "down" else RATED_WRONG, event_id)
+            files.leave_out(THUMBS_DOWN if row.person == "down" else RATED_WRONG, row.key)
         else:
-            files.keep(self.example(candidate, candidate.answer))
+            files.keep(with_user(lines.example, user))
 
-    def rating(self, candidate: Candidate) -> Says | None:
+    def rating(self, row: Row) -> Says | None:
         """What people said of an answer, if it is one to learn from: not to like what no phone could run."""
-        said = self.people.of(candidate)
-        if said == "right" and candidate.event_id in self.problems:
+        said = self.people.of(row)
+        if said == "right" and row.problem:
             return None
-        return said if says_something(candidate.answer) else None
+        return said if row.says_something else None
 
-    def corrected(self, candidate: Candidate, files: LabelledFiles) -> Message | None:
-        """The correction as a turn, if its form is sound; then it also makes a pair with the answer."""
-        if candidate.correction is None:
-            return None
+    def corrected(self, row: Row, user: str, files: LabelledFiles) -> str | None:
+        """The example with the correction, if its form is sound; then it also makes a pair with the answer."""
+        candidate = self.events.at(row.place)
+        assert candidate.correction is not None
         answer = _as_turn(candidate.correction, self.task)
         problem = self.checker.problem(candidate.prompt, answer)
         if problem:
-            files.leave_out(f"correction: {problem}", candidate.event_id)
+            files.leave_out(f"correction: {problem}", row.key)
             return None
         pair = correction_pair(candidate, answer, self.task) if self.config.pairs.corrections else None
         if pair:
             files.pair(pair)
-        return answer
-
-    def example(self, candidate: Candidate, answer: Message) -> Example:
-        known = {"locale": candidate.locale, "user": self.users.standing(candidate)}
-        return make_example(
-            self.task,
-            [*candidate.prompt, answer],
-            source=candidate.source,
-            group=candidate.group,
-            event_ids=[candidate.event_id],
-            role=candidate.role,
-            slices={dimension: value for dimension, value in known.items() if value},
-        )
+        return line_of(example_of(candidate, answer, self.task, user))
 
 
 def _jury(recipe: Recipe, catalogue: Catalogue | None, answers: AnswerCache) -> Jury | None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from pocketloop.contracts.examples import Example
 from pocketloop.contracts.reports import JudgeUse
-from pocketloop.labeling.extract import Candidate, EventFiles, Place
+from pocketloop.labeling.extract import Candidate, EventFiles
 from pocketloop.labeling.judges import UNSURE, Verdict
 from pocketloop.labeling.jury import NOT_YET, Jury
 from pocketloop.labeling.priority import Queue
+from pocketloop.labeling.rows import Row
 
 ENOUGH_RATED = 300
 """Answers on which people have spoken are asked about for the agreement alone: more hardly narrow its interval."""
@@ -37,13 +37,13 @@ class LlmJudge:
         """What was asked."""
         return self._jury.use()
 
-    def see(self, candidate: Candidate, place: Place, rated: bool) -> None:
+    def see(self, row: Row, rated: bool) -> None:
         """Put the answer in line."""
-        self._queue.add(candidate, place, rated)
+        self._queue.add(row, row.place, rated)
         if rated:
-            self._rated.add(candidate.event_id)
+            self._rated.add(row.key)
 
-    def refer(self, example: Example) -> None:
+    def refer(self, row: Row) -> None:
         """Nothing: the rubric holds the examples that the judge is shown."""
 
     def settle(self) -> None:
@@ -54,13 +54,10 @@ class LlmJudge:
         """
         self._jury.endpoint.run(self._judge, self._in_line())
 
-    def verdicts(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+    def verdicts(self, rows: Sequence[Row]) -> list[Verdict]:
         """The verdicts that were settled."""
-        return [self._verdicts.get(one.event_id) or self._unsettled(one) for one in candidates]
-
-    def _unsettled(self, candidate: Candidate) -> Verdict:
         # Where people have spoken, a judge that cannot say anything has nothing to add.
-        return UNSURE if candidate.event_id in self._rated else _NOT_YET
+        return [self._verdicts.get(row.key) or (UNSURE if row.key in self._rated else _NOT_YET) for row in rows]
 
     def _in_line(self) -> Iterator[Candidate]:
         return (self._events.at(place) for place in self._queue)

@@ -10,7 +10,7 @@ from pocketloop.contracts.names import Task
 from pocketloop.labeling.extract import Candidate, EventFiles, Place
 from pocketloop.tasks.answers import write_answer
 
-_Key = tuple[str, str]
+AnswerKey = tuple[str, str]
 """Digests of a prompt and of an answer to it."""
 
 
@@ -62,12 +62,12 @@ class Thumbs:
 
     def __init__(self) -> None:
         self._votes: dict[str, dict[str, list[tuple[bool, Place]]]] = {}
-        self._used: set[_Key] = set()
+        self._used: set[AnswerKey] = set()
         self._found: list[tuple[Place, Place]] = []
 
-    def see(self, candidate: Candidate, place: Place, said: Says) -> None:
+    def see(self, key: AnswerKey, place: Place, said: Says) -> None:
         """Take one person's word into account."""
-        prompt, answer = _key(candidate)
+        prompt, answer = key
         self._votes.setdefault(prompt, {}).setdefault(answer, []).append((said == "right", place))
 
     def settle(self) -> None:
@@ -82,9 +82,9 @@ class Thumbs:
                 self._used |= {(prompt, best), (prompt, worse)}
         self._votes.clear()
 
-    def has(self, candidate: Candidate) -> bool:
+    def has(self, key: AnswerKey) -> bool:
         """Whether this answer to this prompt stands in a pair."""
-        return _key(candidate) in self._used
+        return key in self._used
 
     def pairs(self, events: EventFiles, task: Task) -> Iterator[PreferencePair]:
         """The pairs, read from the files."""
@@ -125,6 +125,7 @@ def _place(votes: list[tuple[bool, Place]], liked: bool) -> Place:
     return min(place for up, place in votes if up == liked)
 
 
-def _key(candidate: Candidate) -> _Key:
+def answer_key(candidate: Candidate) -> AnswerKey:
+    """By what answers to one prompt are told."""
     prompt = canonical_json([[turn.role, write_answer(turn)] for turn in candidate.prompt])
     return sha256_text(prompt)[:24], sha256_text(write_answer(candidate.answer))[:16]

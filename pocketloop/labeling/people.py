@@ -11,8 +11,9 @@ from pocketloop.contracts.names import Task
 from pocketloop.contracts.recipe import LabelConfig
 from pocketloop.contracts.reports import Agreed
 from pocketloop.labeling.agreement import Table, agreement
-from pocketloop.labeling.extract import Candidate
+from pocketloop.labeling.extract import Answered, EventFiles, thumb_of
 from pocketloop.labeling.judges import Judge, Verdict
+from pocketloop.labeling.rows import Row
 
 SHOWN = 25
 """Answers of each kind that one run shows to people."""
@@ -50,17 +51,17 @@ class People:
         """What people said of the event or example called `key`."""
         return self._overall.get(key)
 
-    def of(self, candidate: Candidate) -> Says | None:
+    def of(self, candidate: Answered) -> Says | None:
         """What people said of the answer; what raters say counts before the user's thumb."""
-        return self._overall.get(candidate.event_id) or _thumb(candidate)
+        return self._overall.get(candidate.event_id) or thumb_of(candidate)
 
-    def compare(self, candidate: Candidate, verdict: Verdict) -> bool:
+    def compare(self, candidate: Answered, verdict: Verdict) -> bool:
         """Count the judge's word beside people's; returns whether they differ."""
         if verdict.verdict == "unsure":
             return False
         key = candidate.event_id
         words: dict[str, Says | None] = {source: said.get(key) for source, said in self._said.items()}
-        words["thumbs"] = _thumb(candidate)
+        words["thumbs"] = thumb_of(candidate)
         for source, word in words.items():
             if word is not None and (source == "thumbs" or (source, key) in self._counted):
                 self._tables[source][verdict.verdict == "right"][word == "right"] += 1
@@ -93,22 +94,23 @@ class Drawn:
     ones is decided by the hash of the event's id, so that a later run shows the same ones again, and few new ones.
     """
 
-    def __init__(self, task: Task, judge: Judge) -> None:
+    def __init__(self, events: EventFiles, task: Task, judge: Judge) -> None:
+        self._events = events
         self._task = task
         self._judge = judge
         self._heaps: dict[str, list[tuple[int, str, ForPeople]]] = {"disagreement": [], "random": []}
 
-    def see(self, candidate: Candidate, verdict: Verdict, said: Says | None, differ: bool) -> None:
+    def see(self, row: Row, verdict: Verdict, said: Says | None, differ: bool) -> None:
         """Take an answer into account, with the judge's word and what its user said."""
         if verdict.verdict == "unsure":
             return
-        place = int(sha256_text(candidate.event_id)[:15], 16)
+        place = int(sha256_text(row.key)[:15], 16)
         for why in ("disagreement", "random") if differ else ("random",):
             heap = self._heaps[why]
             if len(heap) < SHOWN:
-                heapq.heappush(heap, (-place, candidate.event_id, self._row(candidate, verdict, said, why)))
+                heapq.heappush(heap, (-place, row.key, self._row(row, verdict, said, why)))
             elif -place > heap[0][0]:
-                heapq.heapreplace(heap, (-place, candidate.event_id, self._row(candidate, verdict, said, why)))
+                heapq.heapreplace(heap, (-place, row.key, self._row(row, verdict, said, why)))
 
     def rows(self) -> list[ForPeople]:
         """At most `SHOWN` of each kind; one that was drawn as both is shown as drawn at random."""
@@ -116,7 +118,8 @@ class Drawn:
         found = [row for heap in self._heaps.values() for _, _, row in sorted(heap, key=lambda entry: -entry[0])]
         return [row for row in found if row.why == "random" or row.event_id not in drawn]
 
-    def _row(self, candidate: Candidate, verdict: Verdict, said: Says | None, why: str) -> ForPeople:
+    def _row(self, row: Row, verdict: Verdict, said: Says | None, why: str) -> ForPeople:
+        candidate = self._events.at(row.place)
         return ForPeople.model_validate(
             {
                 "event_id": candidate.event_id,
@@ -149,10 +152,6 @@ def demand(agreed: list[Agreed], judge: str, config: LabelConfig) -> None:
             f"{config.min_kappa}. Check that the catalogue is the one the phones use, look at disagreements "
             "(`pocketloop labels disagreements`), sharpen the rubric, or lower label.min_kappa knowingly"
         )
-
-
-def _thumb(candidate: Candidate) -> Says | None:
-    return {"up": "right", "down": "wrong", None: None}[candidate.person]
 
 
 def _merged(sources: Iterable[dict[str, Counter[Says]]]) -> dict[str, Counter[Says]]:

@@ -3,33 +3,22 @@
 Where the phone itself was in doubt, or its user asked again, answers are most likely wrong and most is learned.
 """
 
-import math
-import zlib
 from array import array
 from collections.abc import Iterator
 
 from pocketloop.contracts.files import sha256_text
-from pocketloop.labeling.extract import Candidate, Place
-from pocketloop.privacy.placeholders import PLACEHOLDER
+from pocketloop.labeling.extract import Answered, Place
 
-LOW_CONFIDENCE = 0.5
 ASKED_AGAIN_S = 120.0
 _ALIKE = 0.5
 
 _EDGE, _RATED, _REST = 0, 1, 2
 
 
-def in_doubt(metrics: dict[str, float | bool]) -> bool:
-    """Whether the phone's router was unsure: little confidence, or the cloud had to answer (or should have)."""
-    confidence = metrics.get("confidence")
-    unsure = confidence is not None and not math.isnan(confidence) and confidence < LOW_CONFIDENCE
-    return unsure or metrics.get("fallback") is True or metrics.get("low_confidence") is True
-
-
 class Queue:
     """Places of answers in the order in which they are judged, in about 50 bytes an answer.
 
-    First edge cases on which nobody has spoken: `in_doubt`, or the same device asks for something alike within
+    First edge cases on which nobody has spoken: the phone was in doubt, or its device asks for something alike within
     `ASKED_AGAIN_S`. Then up to `enough` of those on which people have spoken, edge cases first: they tell how far
     judge and people agree, and need no label. Then the rest. Among equals the hash of the event's id decides.
     """
@@ -41,15 +30,15 @@ class Queue:
         self._hashes = array("Q")
         self._doubts, self._rated = array("b"), array("b")
 
-    def add(self, candidate: Candidate, place: Place, rated: bool) -> None:
+    def add(self, candidate: Answered, place: Place, rated: bool) -> None:
         """Take an answer in; `rated` tells whether people have spoken on it."""
         self._shards.append(place.shard)
         self._offsets.append(place.offset)
         self._groups.append(_number(candidate.group))
         self._moments.append(candidate.moment)
-        self._words.append(_words(candidate))
+        self._words.append(candidate.words)
         self._hashes.append(_number(candidate.event_id))
-        self._doubts.append(in_doubt(candidate.metrics))
+        self._doubts.append(candidate.in_doubt)
         self._rated.append(rated)
 
     def __iter__(self) -> Iterator[Place]:
@@ -86,15 +75,6 @@ def _bits(masks: "object") -> "object":
     import numpy as np
 
     return np.bitwise_count(masks)
-
-
-def _words(candidate: Candidate) -> int:
-    """A mask of 64 bits, one for (nearly) every word of the last request."""
-    said = next((turn.content for turn in reversed(candidate.prompt) if turn.role == "user"), "")
-    mask = 0
-    for word in PLACEHOLDER.sub(r" \1 ", said).casefold().split():
-        mask |= 1 << (zlib.crc32(word.strip(".,!?").encode("utf-8", "surrogatepass")) % 64)
-    return mask
 
 
 def _number(text: str) -> int:

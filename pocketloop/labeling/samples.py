@@ -49,7 +49,7 @@ Sampler = Callable[[Sequence[Conversation], int], list[list[str]]]
 def prompts_to_sample(events: EventFiles, limit: int) -> list[Candidate]:
     """The events on whose prompts answers are worth comparing: edge cases first, as for the judge."""
     queue = Queue(enough=limit)
-    for place, _, candidate in events:
+    for place, _, _, candidate in events:
         if candidate is not None and candidate.correction is None:
             queue.add(candidate, place, rated=False)
     return [events.at(place) for place, _ in zip(queue, range(limit), strict=False)]

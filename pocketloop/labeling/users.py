@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pocketloop.labeling.extract import Candidate
+from pocketloop.labeling.extract import Answered
 
 NEW_SECONDS = 7 * 86400.0
 
@@ -14,12 +14,12 @@ class Users:
         self._first: dict[str, float] = {}
         self._begin = float("inf")
 
-    def see(self, candidate: Candidate) -> None:
+    def see(self, candidate: Answered) -> None:
         """Take a candidate's moment into account."""
         self._first[candidate.group] = min(candidate.moment, self._first.get(candidate.group, candidate.moment))
         self._begin = min(self._begin, candidate.moment)
 
-    def standing(self, candidate: Candidate) -> Literal["new", "old", ""]:
+    def standing(self, candidate: Answered) -> Literal["new", "old", ""]:
         """`new` in the seven days after a user was first seen, `old` later.
 
         Of users who were there when the log begins nobody knows since when; they are `old` once seven days have passed.

@@ -1,15 +1,17 @@
 """The programmatic judge: does the rest of the data agree with the answer's label or function?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from pocketloop.contracts.events import Message
-from pocketloop.contracts.examples import Example
 from pocketloop.contracts.labels import RIGHT_ANSWER
 from pocketloop.contracts.names import Task
 from pocketloop.contracts.reports import JudgeUse
 from pocketloop.labeling.consistency import Consistency, Labelled
-from pocketloop.labeling.extract import Candidate, Place
 from pocketloop.labeling.judges import RIGHT, UNSURE, Verdict
+from pocketloop.labeling.rows import Row
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 DOUBTED = "other data speaks against it"
 
@@ -24,40 +26,31 @@ class Verifier:
     rubric = RIGHT_ANSWER
     use: JudgeUse | None = None
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, counts: "Callable[[int], csr_matrix]") -> None:
+        """`counts` reads a shard's counts of words (`rows.Rows.counts`)."""
         self._task = task
-        self._consistency = Consistency()
+        self._consistency = Consistency(counts)
 
-    def see(self, candidate: Candidate, place: Place, rated: bool) -> None:
+    def see(self, row: Row, rated: bool) -> None:
         """Take the answer into account."""
         if self._task != "chat":
-            self._consistency.see(_labelled(candidate))
+            self._consistency.see(_labelled(row))
 
-    def refer(self, example: Example) -> None:
+    def refer(self, row: Row) -> None:
         """Take a labelled example into account: it helps to tell labels apart."""
-        if self._task != "chat":
-            item = Labelled(example.example_id, _words(example.prompt), _label(example.answer), example.group)
-            self._consistency.see(item)
+        self.see(row, rated=False)
 
     def settle(self) -> None:
         """Learn what labels usually stand for."""
         self._consistency.settle()
 
-    def verdicts(self, candidates: Sequence[Candidate]) -> list[Verdict]:
+    def verdicts(self, rows: Sequence[Row]) -> list[Verdict]:
         """`wrong` where other data speaks against the answer, `unsure` where there is too little of it."""
         if self._task == "chat":
-            return [UNSURE] * len(candidates)
+            return [UNSURE] * len(rows)
         told = {"agrees": RIGHT, "doubts": Verdict("wrong", DOUBTED), "cannot tell": UNSURE}
-        return [told[opinion] for opinion in self._consistency.opinions([_labelled(one) for one in candidates])]
+        return [told[opinion] for opinion in self._consistency.opinions([_labelled(row) for row in rows])]
 
 
-def _labelled(candidate: Candidate) -> Labelled:
-    return Labelled(candidate.event_id, _words(candidate.prompt), _label(candidate.answer), candidate.group)
-
-
-def _words(prompt: list[Message]) -> str:
-    return "\n".join(message.content for message in prompt if message.role == "user")
-
-
-def _label(answer: Message) -> str:
-    return " ".join(sorted(call.name for call in answer.tool_calls)) or answer.content.strip()
+def _labelled(row: Row) -> Labelled:
+    return Labelled(row.key, row.shard, row.number, row.label, row.group)

@@ -4,12 +4,12 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TextIO
 
 from pydantic import BaseModel
 
 from pocketloop.contracts.events import Quarantined
-from pocketloop.contracts.examples import Example, PreferencePair, RatedAnswer
+from pocketloop.contracts.examples import PreferencePair
 from pocketloop.contracts.files import canonical_json
 from pocketloop.contracts.labels import ForPeople
 from pocketloop.contracts.reports import StageCount
@@ -46,15 +46,15 @@ class LabelledFiles:
             self._examples.close()
         self._open.close()
 
-    def keep(self, example: Example) -> None:
-        """Write an example."""
+    def keep(self, line: str) -> None:
+        """Write the line of an example."""
         if self._kept % EXAMPLES_PER_FILE == 0:
             if self._examples is not None:
                 self._examples.close()
             path = self._folder / "examples" / f"part-{self._kept // EXAMPLES_PER_FILE:05}.jsonl"
             self._examples = open(path, "w", encoding="utf-8")  # noqa: SIM115
         assert self._examples is not None
-        _write(self._examples, example)
+        self._examples.write(line + "\n")
         self._kept += 1
 
     def leave_out(self, reason: str, event_id: str | None, detail: str = "") -> None:
@@ -62,19 +62,20 @@ class LabelledFiles:
         self._left_out[reason] += 1
         _write(self._quarantine, Quarantined(stage="label", reason=reason, detail=detail, event_id=event_id))
 
-    def carry(self, row: dict[str, Any]) -> None:
-        """Carry along what an earlier stage left out."""
-        _write(self._quarantine, row)
+    def carry(self, earlier: Path) -> None:
+        """Carry along what earlier stages left out."""
+        with open(earlier, encoding="utf-8") as lines:
+            self._quarantine.writelines(lines)
 
     def pair(self, pair: PreferencePair) -> None:
         """Write a preference pair."""
         self.pairs[pair.reason] += 1
         _write(self._pairs, pair)
 
-    def rate(self, rated: RatedAnswer) -> None:
-        """Write a rated answer."""
-        self.rated["up" if rated.desirable else "down"] += 1
-        _write(self._rated, rated)
+    def rate(self, line: str, liked: bool) -> None:
+        """Write the line of a rated answer."""
+        self.rated["up" if liked else "down"] += 1
+        self._rated.write(line + "\n")
 
     def ask(self, row: ForPeople) -> None:
         """Write an answer that people should look at."""
@@ -90,6 +91,5 @@ class LabelledFiles:
         return self._open.enter_context(open(self._folder / name, "w", encoding="utf-8"))
 
 
-def _write(file: TextIO, row: BaseModel | dict[str, Any]) -> None:
-    data = row.model_dump(mode="json") if isinstance(row, BaseModel) else row
-    file.write(canonical_json(data) + "\n")
+def _write(file: TextIO, row: BaseModel) -> None:
+    file.write(canonical_json(row.model_dump(mode="json")) + "\n")

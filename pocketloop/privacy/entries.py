@@ -7,9 +7,7 @@ devices' other shards, of which CONTEXT is the digest.
 """
 
 import json
-import os
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -19,13 +17,13 @@ from typing import Any
 from pocketloop.contracts.events import Quarantined
 from pocketloop.contracts.files import (
     atomic_dir,
-    atomic_file,
     canonical_json,
     read_jsonl,
     sha256_text,
     write_json,
     write_jsonl,
 )
+from pocketloop.contracts.kept import is_whole, keep, place, seal
 from pocketloop.privacy.leaks import LeakSearch
 from pocketloop.privacy.records import ScrubbedEvent, cleaned, leaves, structured
 from pocketloop.privacy.scrubber import Scrubbed, Scrubber
@@ -33,7 +31,6 @@ from pocketloop.privacy.values import Form, FormIndex, compact, fingerprint_form
 
 EVENTS, QUARANTINE, FOUND, STATS = "events.jsonl", "quarantine.jsonl", "found.jsonl", "stats.json"
 _VALUES, _META, _PATCHES = "values.jsonl", "meta.json", "patches.jsonl"
-_UNUSED_DAYS = 30
 Raw = tuple[int, dict[str, Any]]
 
 
@@ -73,10 +70,7 @@ class Entry:
 
     def exists(self) -> bool:
         """Whether the shard has been scrubbed by this scrubber; notes that the entry is still of use."""
-        if not (self.path / _META).is_file():
-            return False
-        os.utime(self.path)
-        return True
+        return is_whole(self.path)
 
     def build(self, events: Iterable[Raw]) -> None:
         """Scrub the shard's raw events."""
@@ -84,7 +78,8 @@ class Entry:
         done = self._scrubber.scrub([raw for _, raw in numbered])
         numbers = [number for number, _ in numbered]
         groups = {self._group(raw) for _, raw in numbered}
-        with atomic_dir(self.path) as folder:
+
+        def write(folder: Path) -> set[str]:
             _write_records(folder, dict(zip(numbers, done.records, strict=True)))
             write_jsonl(folder / FOUND, _fingerprints(done, self._scrubber))
             values = ({"group": g, "values": sorted(done.shared.get(g, ()))} for g in sorted(groups))
@@ -92,7 +87,9 @@ class Entry:
             (folder / _VALUES).chmod(0o600)
             kept = [n for n, r in zip(numbers, done.records, strict=True) if isinstance(r, ScrubbedEvent)]
             write_json(folder / _META, {"kept": kept, "leaked": _leaked(numbers, done)})
-        self.path.chmod(0o700)
+            return groups
+
+        keep(self.path, write)
 
     def values(self) -> dict[str, set[Form]]:
         """The shared values found in this shard, by device; devices without any are listed as well."""
@@ -106,10 +103,10 @@ class Entry:
         """
         own = self.values()
         folder = self.path / f"settled-{known.context(own)}"
-        if folder.is_dir():
+        if is_whole(folder):
             return folder, 0
-        earlier = [path for path in self.path.glob("settled-*") if path.is_dir()]
-        patches = {row["number"]: row for path in earlier for row in read_jsonl(path / _PATCHES)}
+        earlier = [path for path in self.path.glob("settled-*") if path != folder]
+        patches = {row["number"]: row for path in earlier if is_whole(path) for row in read_jsonl(path / _PATCHES)}
         foreign = {group: more for group, forms in own.items() if (more := known.of(group) - forms)}
         wanted, raws = self._touched(foreign, read) if foreign else ({}, [])
         patches = {n: row for n, row in patches.items() if row["values"] == wanted.get(n, ("", set()))[0]}
@@ -130,6 +127,7 @@ class Entry:
                 }
         with atomic_dir(folder) as temporary:
             self._write_settled(temporary, patches, known)
+            seal(temporary, own)
         for path in earlier:
             shutil.rmtree(path)
         return folder, len(raws)
@@ -193,52 +191,6 @@ class Entry:
         write_json(
             folder / STATS, {"kept": len(kept), "left_out": reasons, "found": found, "caught": sum(leaked.values())}
         )
-
-
-def place(source: Path, target: Path) -> None:
-    """Link a file to a second place, or copy it where the file system has no links."""
-    try:
-        os.link(source, target)
-    except OSError:
-        with atomic_file(target) as temporary:
-            shutil.copyfile(source, temporary)
-
-
-def prepare(cache: Path, scrubber: Scrubber) -> None:
-    """Make the cache folder private; drop entries of another key or unused for a month, and what killed runs left."""
-    cache.mkdir(parents=True, exist_ok=True)
-    cache.chmod(0o700)
-    yesterday, oldest = time.time() - 86400, time.time() - _UNUSED_DAYS * 86400
-    for path in cache.iterdir():
-        half_written = path.name.startswith(".")
-        other_key = not half_written and path.name.split("-")[-1] != scrubber.pseudonyms.key_digest[:8]
-        if other_key or path.stat().st_mtime < (yesterday if half_written else oldest):
-            _erase(path)
-
-
-def forget_device(cache: Path, group: str, dry_run: bool = False) -> int:
-    """Erase every entry that knows of the device with pseudonym `group`; returns how many there are.
-
-    What a run left behind half-written goes too, so no scrubbing may be under way. Other devices' records in the same
-    shards are scrubbed again when they are next needed.
-    """
-    known = 0
-    for path in sorted(cache.iterdir()) if cache.is_dir() else []:
-        torn = path.name.startswith(".")
-        values = read_jsonl(path / _VALUES) if (path / _VALUES).is_file() else None
-        if not torn and values and all(row["group"] != group for row in values):
-            continue
-        known += not torn
-        if not dry_run:
-            _erase(path)
-    return known
-
-
-def _erase(path: Path) -> None:
-    """Remove an entry so that one half removed is never taken for whole."""
-    if path.is_dir() and not path.name.startswith("."):
-        path = path.rename(path.with_name(f".{path.name}.gone"))
-    shutil.rmtree(path, ignore_errors=True)
 
 
 def _write_records(folder: Path, records: "dict[int, ScrubbedEvent | Quarantined]") -> None:

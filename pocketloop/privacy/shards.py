@@ -16,6 +16,7 @@ from pathlib import Path
 from pocketloop.contracts.collecting import ComputeConfig, ShardSource
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.files import atomic_dir, canonical_json, read_jsonl, write_jsonl
+from pocketloop.contracts.kept import place, tidy
 from pocketloop.contracts.reports import LeakAudit, ScrubReport, StageCount
 from pocketloop.privacy.entries import (
     EVENTS,
@@ -26,8 +27,6 @@ from pocketloop.privacy.entries import (
     Entry,
     fingerprint_key,
     merged,
-    place,
-    prepare,
 )
 from pocketloop.privacy.report import PAGE, write_page
 from pocketloop.privacy.scrubber import Scrubber
@@ -73,7 +72,7 @@ def scrub_shards(
     twice = sorted(name for name, times in Counter(names).items() if times > 1 or name in taken)
     if twice:
         raise DataError(f"shards must have names of their own, these do not: {', '.join(twice)}")
-    prepare(cache, scrubber)
+    tidy(cache, suffix=f"-{scrubber.pseudonyms.key_digest[:8]}")
     entries = {name: Entry(cache, source.digest(name), scrubber) for name in sorted(names)}
     cold = [name for name, entry in entries.items() if not entry.exists()]
     _build(source, cold, entries, scrubber, cache, compute)

@@ -11,7 +11,8 @@ from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.examples import IntentRow, example_from_row
 from pocketloop.contracts.files import Folder, read_jsonl, sha256_file, write_jsonl
 from pocketloop.contracts.recipe import Catalogue, Recipe
-from pocketloop.data.validate import RULES, validate
+from pocketloop.data.checking import RULES
+from pocketloop.data.validate import validate
 
 pytestmark = pytest.mark.slow  # importing Great Expectations takes seconds
 

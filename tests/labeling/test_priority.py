@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pocketloop.contracts.events import Message
 from pocketloop.labeling.extract import Candidate, Place
-from pocketloop.labeling.priority import Queue, in_doubt
+from pocketloop.labeling.priority import Queue
 
 
 def candidate(n: int, said: str = "", group: str = "", moment: float = 0.0, **metrics: Any) -> Candidate:
@@ -35,8 +35,8 @@ def order(*entries: tuple[Candidate, bool], enough: int = 100) -> list[int]:
         ({"low_confidence": True}, True),
     ],
 )
-def test_a_phone_in_doubt_says_so_in_its_metrics(metrics: dict[str, float | bool], doubt: bool) -> None:
-    assert in_doubt(metrics) is doubt
+def test_a_phone_in_doubt_says_so_in_its_metrics(metrics: dict[str, Any], doubt: bool) -> None:
+    assert candidate(1, **metrics).in_doubt is doubt
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,12 @@ import pytest
 from pocketloop.contracts.events import Message, ToolCall
 from pocketloop.contracts.names import Task
 from pocketloop.contracts.recipe import Catalogue
-from pocketloop.labeling.consistency import Consistency, Labelled, opinions
-from pocketloop.labeling.extract import Candidate, Place
+from pocketloop.labeling.consistency import Consistency, Labelled, Opinion
+from pocketloop.labeling.extract import Candidate
 from pocketloop.labeling.judges import Verdict
+from pocketloop.labeling.rows import Row
 from pocketloop.labeling.verifier import DOUBTED, Verifier
+from pocketloop.labeling.words import counts_of, label_of, words_of
 from pocketloop.tasks.forms import FormChecker
 
 PHRASES = {
@@ -27,11 +29,27 @@ def call(name: str, **arguments: Any) -> Message:
 
 
 def verify(candidates: list[Candidate], task: Task) -> list[Verdict]:
-    judge = Verifier(task)
-    for one in candidates:
-        judge.see(one, Place(0, 0), rated=False)
+    counts = counts_of([words_of(one.prompt) for one in candidates])
+    rows = [
+        Row(0, at, str(at), one.group, one.source, 0, label=label_of(one.answer)) for at, one in enumerate(candidates)
+    ]
+    judge = Verifier(task, lambda shard: counts)
+    for row in rows:
+        judge.see(row, rated=False)
     judge.settle()
-    return judge.verdicts(candidates)
+    return judge.verdicts(rows)
+
+
+def opinions(texts: list[str], labels: list[str], groups: list[str]) -> list[Opinion]:
+    counts = counts_of(texts)
+    judge = Consistency(lambda shard: counts)
+    items = [
+        Labelled(str(at), 0, at, label, group) for at, (label, group) in enumerate(zip(labels, groups, strict=True))
+    ]
+    for item in items:
+        judge.see(item)
+    judge.settle()
+    return judge.opinions(items)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +125,7 @@ def test_labels_that_too_few_people_give_cannot_be_judged() -> None:
     assert set(same_person) == {"cannot tell"}
 
 
-def planted(shared_data: Any, count: int) -> tuple[list[Labelled], list[bool]]:
+def planted(shared_data: Any, count: int) -> tuple[list[str], list[Labelled], list[bool]]:
     """Real requests, some of them with another function's name."""
     import random
 
@@ -121,29 +139,28 @@ def planted(shared_data: Any, count: int) -> tuple[list[Labelled], list[bool]]:
         rng.choice([n for n in names if n != r["function"]]) if w else r["function"]
         for r, w in zip(rows, wrong, strict=True)
     ]
-    items = [Labelled(f"e{i}", r["input"], name, str(i)) for i, (r, name) in enumerate(zip(rows, given, strict=True))]
-    return items, wrong
+    items = [Labelled(f"e{i}", 0, i, name, str(i)) for i, name in enumerate(given)]
+    return [row["input"] for row in rows], items, wrong
 
 
 def test_the_judge_finds_planted_errors_in_real_requests(shared_data: Any) -> None:
     from sklearn.metrics import cohen_kappa_score
 
-    items, wrong = planted(shared_data, 2000)
-    told = opinions([i.text for i in items], [i.label for i in items], [i.group for i in items])
+    texts, items, wrong = planted(shared_data, 2000)
+    told = opinions(texts, [i.label for i in items], [i.group for i in items])
     assert cohen_kappa_score([t == "doubts" for t in told], wrong) > 0.8
 
 
 def test_a_sample_is_enough_to_judge_all_whatever_the_order_and_the_chunks(shared_data: Any) -> None:
     from sklearn.metrics import cohen_kappa_score
 
-    items, wrong = planted(shared_data, 2000)
-    whole, sampled, backwards = Consistency(2000), Consistency(1000), Consistency(1000)
-    for judge, order in ((whole, items), (sampled, items), (backwards, items[::-1])):
+    texts, items, wrong = planted(shared_data, 2000)
+    counts = counts_of(texts)
+    sampled, backwards = (Consistency(lambda shard: counts, sample=1000) for _ in range(2))
+    for judge, order in ((sampled, items), (backwards, items[::-1])):
         for item in order:
             judge.see(item)
         judge.settle()
     told = [opinion for at in range(0, 2000, 300) for opinion in sampled.opinions(items[at : at + 300])]
     assert told == backwards.opinions(items)
     assert cohen_kappa_score([t == "doubts" for t in told], wrong) > 0.75
-    same = opinions([i.text for i in items], [i.label for i in items], [i.group for i in items])
-    assert whole.opinions(items) == same, "below the bound all items are learned from"

@@ -10,8 +10,8 @@ from pocketloop.contracts.collecting import ComputeConfig
 from pocketloop.contracts.errors import ConfigError, DataError
 from pocketloop.contracts.files import read_jsonl, write_jsonl
 from pocketloop.contracts.home import Home
+from pocketloop.contracts.kept import forget_device
 from pocketloop.contracts.recipe import NerConfig, ScrubConfig
-from pocketloop.privacy.entries import forget_device
 from pocketloop.privacy.pseudonyms import load_key
 from pocketloop.privacy.scrubber import Scrubber
 from pocketloop.privacy.shards import scrub_shards
@@ -198,3 +198,16 @@ def test_a_damaged_key_is_not_silently_replaced(home: Path) -> None:
     with pytest.raises(ConfigError, match="5 bytes instead of 32"):
         load_key(Home())
     assert path.read_bytes() == b"short"
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "values.jsonl", "stats.json"])
+def test_a_damaged_entry_is_noticed_and_scrubbed_again(
+    tmp_path: Path, shards: Shards, scrubber: Scrubber, name: str
+) -> None:
+    scrub_shards(shards, tmp_path / "one", scrubber, tmp_path / "cache")
+    for path in [*(tmp_path / "cache").rglob(name)]:
+        content = path.read_bytes()
+        path.unlink()  # it may lie in the stage's folder as well
+        path.write_bytes(content[:-4])
+    scrub_shards(shards, tmp_path / "two", scrubber, tmp_path / "cache")
+    assert said(tmp_path / "two") == said(tmp_path / "one")

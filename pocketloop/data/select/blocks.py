@@ -6,24 +6,24 @@ results do not change with the number of tasks.
 
 import json
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.filters.base_filter import BaseFilter
-from datatrove.pipeline.writers.disk_base import DiskWriter
-from datatrove.utils.batching import batched
 
 from pocketloop.contracts.events import Quarantined
-from pocketloop.contracts.files import atomic_file, canonical_json
+from pocketloop.contracts.files import atomic_file, canonical_json, sha256_text
+from pocketloop.contracts.kept import entry_name
 from pocketloop.data.select import keys
 from pocketloop.data.select.contamination import EvaluationIndex
 from pocketloop.data.select.near import BANDS, PERMUTATIONS, bands, signatures
+from pocketloop.data.select.noted import noted
 
 _BATCH = 5_000
 
@@ -69,19 +69,26 @@ class NoteKeys(PipelineStep):
     type = "keys"
     name = "keys"
 
-    def __init__(self, out: Path, evaluation: EvaluationIndex | None, near: bool) -> None:
+    def __init__(self, out: Path, evaluation: EvaluationIndex | None, near: bool, cache: Path, adapter: str) -> None:
         super().__init__()
         self.out = out
         self.evaluation = evaluation
         self.near = near
+        self.cache = cache
+        self.depends = [adapter, evaluation and evaluation.digest, near, version("rensa")]
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Consume the documents; nothing is passed on."""
         for part, documents in _by_part(data):
-            with atomic_file(self.out / f"{part}.parquet") as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
-                for batch in batched(documents, _BATCH):
-                    writer.write_table(self._table([json.loads(document.text) for document in batch]))
+            entry = self.cache / entry_name("select", sha256_text(part), *self.depends)
+            table = noted(entry, [document.text for document in documents], self._note)
+            with atomic_file(self.out / f"{part}.parquet") as temporary:
+                pq.write_table(table, temporary)
         yield from ()
+
+    def _note(self, lines: list[str]) -> pa.Table:
+        batches = [lines[start : start + _BATCH] for start in range(0, len(lines), _BATCH)]
+        return pa.concat_tables([self._table([json.loads(line) for line in batch]) for batch in batches or [[]]])
 
     def _table(self, rows: list[dict[str, Any]]) -> pa.Table:
         documents = [keys.document(row) for row in rows]
@@ -100,60 +107,50 @@ class NoteKeys(PipelineStep):
             "signature": [row.tobytes() for row in signed.astype(np.uint8)],
             "bands": [row.tobytes() for row in bands(signed, alike)],
         }
-        return pa.table(columns, schema=SCHEMA)
+        table = pa.table(columns, schema=SCHEMA)
+        return table.append_column("group", pa.array([row["group"] for row in rows], pa.string()))
 
 
-class Chosen(BaseFilter):
-    """Keeps the rows whose decision is 0; another number is the place of the reason in `reasons`.
+class WriteChosen(PipelineStep):
+    """Writes the chosen lines of each part as they were read, and why the others were left out, but not what they say.
 
-    Decisions are `PART.npy`: one byte a row.
+    Decisions are `PART.npy`, one byte a row: 0 keeps it, another number is the place of the reason in `reasons`.
     """
 
+    type = "writer"
     name = "chosen"
 
-    def __init__(self, decisions: Path, reasons: list[str], exclusion_writer: DiskWriter) -> None:
-        super().__init__(exclusion_writer)
+    def __init__(self, decisions: Path, reasons: list[str], kept: Path, left_out: Path) -> None:
+        super().__init__()
         self.decisions = decisions
         self.reasons = reasons
-        self._part = ""
-        self._chosen: Any = None
+        self.kept = kept
+        self.left_out = left_out
 
-    def filter(self, document: Document) -> bool | tuple[bool, str]:
-        """Look the decision up."""
-        part = document.metadata["part"]
-        if part != self._part:
-            self._part, self._chosen = part, np.load(self.decisions / f"{part}.npy")
-        decision = int(self._chosen[int(document.id)])
-        return decision == 0 or (False, self.reasons[decision])
-
-
-class WriteLines(DiskWriter):
-    """Writes each document's line, as it was read, to a file named as its part, which one task alone works on."""
-
-    default_output_filename = "${part}-${rank}"  # never used, but datatrove warns of names without a rank
-    name = "lines"
-
-    def _get_output_filename(self, document: Document, rank: int | str = 0, **kwargs: Any) -> str:
-        return str(document.metadata["part"])
-
-    def _write(self, document: dict[str, Any], file_handler: IO[str], filename: str) -> None:
-        file_handler.write(document["text"])
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        """Consume the documents; nothing is passed on. A file that would be empty is not written."""
+        for part, documents in _by_part(data):
+            kept, left_out = list[str](), list[str]()
+            for document, decision in zip(documents, np.load(self.decisions / f"{part}.npy").tolist(), strict=True):
+                if decision == 0:
+                    kept.append(document.text)
+                else:
+                    left_out.append(_left_out(json.loads(document.text), self.reasons[decision]))
+            for folder, lines in ((self.kept, kept), (self.left_out, left_out)):
+                if lines:
+                    with atomic_file(folder / part) as temporary, open(temporary, "w", encoding="utf-8") as file:
+                        file.writelines(lines)
+        yield from ()
 
 
-class WriteReasons(WriteLines):
-    """Writes why each document was left out, and never what it says."""
-
-    name = "reasons"
-
-    def _write(self, document: dict[str, Any], file_handler: IO[str], filename: str) -> None:
-        row = json.loads(document["text"])
-        left_out = Quarantined(
-            stage="select",
-            reason=document["metadata"]["filter_reason"],
-            detail=f"example {row['example_id']}",
-            event_id=row["event_ids"][0] if row["event_ids"] else None,
-        )
-        file_handler.write(canonical_json(left_out.model_dump(mode="json")) + "\n")
+def _left_out(row: dict[str, Any], reason: str) -> str:
+    left_out = Quarantined(
+        stage="select",
+        reason=reason,
+        detail=f"example {row['example_id']}",
+        event_id=row["event_ids"][0] if row["event_ids"] else None,
+    )
+    return canonical_json(left_out.model_dump(mode="json")) + "\n"
 
 
 def _by_part(data: Iterable[Document]) -> Iterator[tuple[str, Iterator[Document]]]:

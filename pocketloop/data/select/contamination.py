@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pocketloop.contracts.events import Message
+from pocketloop.contracts.files import canonical_json, sha256_text
 from pocketloop.data.select.keys import number, said
 
 
@@ -25,6 +26,11 @@ class EvaluationIndex:
                 self._whole.setdefault(number(text), name)
                 for key in self._keys(text):
                     self._runs.setdefault(key, name)
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that is looked for."""
+        return sha256_text(canonical_json([self.run, sorted(self._whole.items()), sorted(self._runs.items())]))
 
     def find(self, prompt: list[dict[str, Any]]) -> str | None:
         """The name of the set that `prompt` stands in."""

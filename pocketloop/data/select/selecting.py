@@ -12,9 +12,10 @@ from pocketloop.contracts.collecting import ComputeConfig
 from pocketloop.contracts.errors import DataError
 from pocketloop.contracts.events import Message
 from pocketloop.contracts.files import atomic_file
+from pocketloop.contracts.kept import kept_in
 from pocketloop.contracts.recipe import Recipe
 from pocketloop.contracts.reports import SelectReport, StageCount
-from pocketloop.data.select.blocks import Chosen, NoteKeys, ReadParts, WriteLines, WriteReasons
+from pocketloop.data.select.blocks import NoteKeys, ReadParts, WriteChosen
 from pocketloop.data.select.contamination import EvaluationIndex
 from pocketloop.data.select.decide import KEPT, Decisions, decide
 from pocketloop.data.select.feedback import select_feedback
@@ -32,6 +33,7 @@ def select(
     previous: Path | None,
     compute: ComputeConfig,
     work: Path,
+    kept: Path | None = None,
 ) -> SelectReport:
     """Leave out what is redundant, contaminated, too much of one kind, or looks poisoned; `recipe.select` says how.
 
@@ -48,6 +50,7 @@ def select(
         compute: where the blocks run.
         work: folder for what lies between the passes; the same one again goes on after a kill. It holds scrubbed
             text: the caller removes it.
+        kept: cache of what was noted of each example.
 
     Raises:
         DataError: nothing is left, or a guard against poisoning spoke and `select.on_poison` is `stop`.
@@ -59,17 +62,18 @@ def select(
     tasks = min(len(parts), 4 * compute.workers)
     for name in ("keys", "decisions", "kept", "reasons"):
         (work / name).mkdir(parents=True, exist_ok=True)
-    note = NoteKeys(work / "keys", index, near=config.near_duplicates is not None)
-    run_blocks([read, note], tasks, compute, work / "noting")
+    with kept_in(kept) as cache:
+        note = NoteKeys(work / "keys", index, config.near_duplicates is not None, cache, recipe.adapter)
+        run_blocks([read, note], tasks, compute, work / "noting")
     table = Table(work / "keys", parts)
     found = decide(table, config, previous)
     _save(found, parts, table.sizes, work / "decisions")
-    chosen = Chosen(work / "decisions", found.reasons, WriteReasons(str(work / "reasons")))
-    run_blocks([read, chosen, WriteLines(str(work / "kept"))], tasks, compute, work / "writing")
+    write = WriteChosen(work / "decisions", found.reasons, work / "kept", work / "reasons")
+    run_blocks([read, write], tasks, compute, work / "writing")
     counts = found.counts()
-    kept = counts.pop(KEPT)
+    stay = counts.pop(KEPT)
     left_out = {reason: count for reason, count in sorted(counts.items()) if count}
-    if not kept:
+    if not stay:
         why = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
         raise DataError(f"select left nothing of {table.rows} examples: {why or 'there were none'}; look at `select`")
     _gather(parts, labelled, work, out)
@@ -78,7 +82,7 @@ def select(
         feedback.update(select_feedback(labelled / name, out / name, index, found.suspects))
     alive = np.bincount(table.label[found.alive], minlength=len(table.labels)).tolist()
     return SelectReport(
-        count=StageCount(stage="select", entered=table.rows, kept=kept, left_out=left_out),
+        count=StageCount(stage="select", entered=table.rows, kept=stay, left_out=left_out),
         contaminated={
             reason.removeprefix(_SET): count for reason, count in left_out.items() if reason.startswith(_SET)
         },
