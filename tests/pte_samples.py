@@ -3,8 +3,10 @@
 The cache knows a lowered model by all that determines it, so a changed script or model is lowered anew.
 """
 
+import json
 from pathlib import Path
 
+from pocketloop.contracts.files import write_json
 from pocketloop.contracts.home import project_root
 from pocketloop.contracts.lowering import Lowering
 from pocketloop.contracts.recipe import BaseConfig
@@ -43,6 +45,9 @@ def adapters(base: Path, folder: Path) -> tuple[Path, Path]:
     """Two adapters of different rank and targets."""
     first = save_tiny_adapter(base, folder / "first", seed=1)
     second = save_tiny_adapter(base, folder / "second", seed=2, r=8, target_modules=["q_proj", "v_proj"])
+    for adapter in (first, second):  # peft keeps them as a set: in another order in each process
+        settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+        write_json(adapter / "adapter_config.json", settings | {"target_modules": sorted(settings["target_modules"])})
     return first, second
 
 
