@@ -1,3 +1,4 @@
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -65,6 +66,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return _group(file) or str(file)
 
     return ByFile(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled() -> None:
+    """What is loaded by now stays: who collects garbage at every step (statsmodels, trl) is to search what is new."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
