@@ -16,7 +16,6 @@ from tests.tinymodels import CORPUS, Architecture, save_tiny_adapter, save_tiny_
 CACHE = project_root() / ".pocketloop" / "cache"
 EXACT = Lowering(linear="fp32", embedding="fp32", context=128, prefill=15)
 QUANTIZED = Lowering(linear="8da4w", embedding="8w", context=160)
-"""As `configs/lowerings/xnnpack-8da4w.yaml` says, at the context of `test_version.py`'s recipe: lowered once."""
 
 
 def environment() -> PteEnvironment:
