@@ -16,6 +16,7 @@ from tests.tinymodels import CORPUS, Architecture, save_tiny_adapter, save_tiny_
 CACHE = project_root() / ".pocketloop" / "cache"
 EXACT = Lowering(linear="fp32", embedding="fp32", context=128, prefill=15)
 QUANTIZED = Lowering(linear="8da4w", embedding="8w", context=160)
+"""As `configs/lowerings/xnnpack-8da4w.yaml` says, at the context of `test_version.py`'s recipe: lowered once."""
 
 
 def environment() -> PteEnvironment:
@@ -40,9 +41,9 @@ def saved(folder: Path, architecture: Architecture, **settings: object) -> BaseC
     return BaseConfig(base="tiny", source=str(folder), architecture=architecture, context=128, dtype="float32")
 
 
-def adapters(base: Path, folder: Path) -> tuple[Path, Path]:
-    """Two adapters of different rank and targets."""
-    first = save_tiny_adapter(base, folder / "first", seed=1)
+def adapters(base: Path, folder: Path, alpha: int = 8) -> tuple[Path, Path]:
+    """Two adapters of different rank and targets; `alpha` is the first one's, higher where few layers add it up."""
+    first = save_tiny_adapter(base, folder / "first", seed=1, lora_alpha=alpha)
     second = save_tiny_adapter(base, folder / "second", seed=2, r=8, target_modules=["q_proj", "v_proj"])
     for adapter in (first, second):  # peft keeps them as a set: in another order in each process
         settings = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))

@@ -34,7 +34,7 @@ def config(models: Path) -> BaseConfig:
 
 @pytest.fixture(scope="module")
 def two(models: Path, config: BaseConfig) -> tuple[Path, Path]:
-    return adapters(Path(config.source), models)
+    return adapters(Path(config.source), models, alpha=32)
 
 
 @pytest.fixture(scope="module")
