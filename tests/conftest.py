@@ -1,3 +1,4 @@
+import gc
 import os
 import tempfile
 from pathlib import Path
@@ -36,13 +37,26 @@ _TOGETHER = {
     "review": "one server",
     "test_pte.py": "one environment",
     "test_executorch.py": "one environment",
+    "test_version.py": "one environment",
 }
 """Files, and folders, whose tests share what takes minutes to make."""
+
+_LONGEST = ["one home", "test_cluster.py", "test_week.py", "one environment", "notebooks", "pipelines", "one server"]
+"""Groups, files and folders that start first, or one worker would end with them long after the others."""
+
+
+def _group(path: Path) -> str | None:
+    return _TOGETHER.get(path.name) or _TOGETHER.get(path.parent.name)
+
+
+def _turn(item: pytest.Item) -> int:
+    names = (_group(item.path), item.path.name, item.path.parent.name)
+    return next((turn for turn, name in enumerate(_LONGEST) if name in names), len(_LONGEST))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest chains of tests start first."""
-    items.sort(key=lambda item: item.path.parent.name not in ("pipelines", "review"))
+    items.sort(key=_turn)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -53,9 +67,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = Path(nodeid.split("::", 1)[0])
-            return _TOGETHER.get(file.name) or _TOGETHER.get(file.parent.name) or str(file)
+            return _group(file) or str(file)
 
     return ByFile(config, log)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled() -> None:
+    """What is loaded by now stays: who collects garbage at every step (statsmodels, trl) is to search what is new."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -64,7 +65,7 @@ def export(
             folder,
             asked or (["gguf", "pte"] if source.recipe.export.pte else ["gguf"]),
             load_device_classes(),
-            _makers(_quantizations(compare) or source.recipe.export.gguf.compare),
+            _makers(source, _quantizations(compare) or source.recipe.export.gguf.compare),
             lambda file: _install(source, file),
         )
     if as_json:
@@ -96,13 +97,21 @@ def _quantizations(given: str) -> list[GgufQuantization]:
     return [name for name in known if name in wanted]
 
 
-def _makers(compare: list[GgufQuantization]) -> "dict[Format, Maker]":
+def _makers(source: "Source", compare: list[GgufQuantization]) -> "dict[Format, Maker]":
     from pocketloop.export.version import make_gguf, make_pte
 
     work = Home().cache / "quantizations"
+    heldout = cache(lambda: _heldout(source))
+
+    def texts() -> list[str]:
+        return _texts(source, *heldout())
+
+    def score(program: "Generator") -> "KeptScore":
+        return _kept(source, program, *heldout())
+
     return {
-        "gguf": lambda source, out: make_gguf(source, out, compare, lambda: _texts(source), work),
-        "pte": lambda source, out: make_pte(source, out, _texts(source), lambda program: _kept(source, program)),
+        "gguf": lambda source, out: make_gguf(source, out, compare, texts, work),
+        "pte": lambda source, out: make_pte(source, out, texts(), score),
     }
 
 
@@ -126,22 +135,20 @@ def _heldout(source: "Source") -> "tuple[TaskSpec, list[Example]]":
     return task, next(iter(evaluation_sets(dataset, source.recipe).values()))
 
 
-def _texts(source: "Source") -> list[str]:
+def _texts(source: "Source", task: "TaskSpec", examples: "list[Example]") -> list[str]:
     """Held-out conversations as the base's chat template renders them."""
     from pocketloop.models.chat import load_tokenizer
     from steps.examples import rendered
 
-    task, examples = _heldout(source)
     return rendered(load_tokenizer(source.base.tokenizer), task, examples[:_HELDOUT])
 
 
-def _kept(source: "Source", program: "Generator") -> "KeptScore":
+def _kept(source: "Source", program: "Generator", task: "TaskSpec", examples: "list[Example]") -> "KeptScore":
     """The task's main metric of an exported program, beside the adapter in transformers on the same examples."""
     from pocketloop.evaluation.suite import kept_score
     from pocketloop.models.bases import load_with_adapter
     from pocketloop.models.generators import TransformersGenerator
 
-    task, examples = _heldout(source)
     trained = TransformersGenerator(*load_with_adapter(source.config, source.folder / "adapter", "float32"))
     longest, margin = source.recipe.evaluation.max_new_tokens, source.recipe.export.parity.max_score_loss
     return kept_score(program, trained, examples[:_ANSWERED], task, longest, margin)

@@ -96,7 +96,8 @@ def lower_adapter(
 
     Raises:
         ModelError: base or adapter is absent.
-        ExportError: the adapter is more than low-rank factors (then lower it merged), or the model cannot be lowered.
+        ExportError: the adapter is more than low-rank factors (then lower it merged), the model cannot be lowered, or
+            `base` is another's: it was lowered from other weights or in another way.
     """
     return _lowered(config, adapter_dir, lowering, "shared", base, cache, environment)
 
@@ -141,7 +142,14 @@ def _lowered(
             facts = _run(config, source, adapter_dir, lowering, form, work, environment)
             _keep(config, source, work, folder, base, facts | {"inputs": inputs, "weights_digest": weights})
             shutil.rmtree(work, ignore_errors=True)
-    return open_lowered(folder)
+    found = open_lowered(folder)
+    if base is not None and found.manifest.data_digest != base.manifest.data_digest:
+        raise ExportError(
+            f"the shared weights of {base.folder} have digest {base.manifest.data_digest}, lowering with an adapter "
+            f"gives {found.manifest.data_digest}: the base was lowered from other weights or in another way; lower it "
+            "again"
+        )
+    return found
 
 
 def _run(
@@ -199,11 +207,6 @@ def _keep(
     """Move what was lowered to its place; an adapter's program leaves the shared weights where they are."""
     out = work / "out"
     data = sha256_file(out / DATA) if (out / DATA).is_file() else None
-    if base is not None and data != base.manifest.data_digest:
-        raise ExportError(
-            f"the shared weights of {base.folder} have digest {base.manifest.data_digest}, lowering with an adapter "
-            f"gives {data}: the base was lowered from other weights or in another way; lower it again"
-        )
     with atomic_dir(folder) as kept:
         for name in (PROGRAM, *((DATA,) if data and base is None else ())):
             (out / name).rename(kept / name)

@@ -105,12 +105,14 @@ def _make(folder: Path, wanted: Path, lock: Path, imports: str, title: str) -> N
     torch = [line for line in wanted.read_text(encoding="utf-8").splitlines() if line.startswith("torch==")]
     python = str(environment / "bin" / "python")
     locked = ["--requirement", str(lock)]
+    # Most modules are never imported there, so none is compiled beforehand.
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-compile"]
     steps = [
         [sys.executable, "-m", "venv", str(environment)],
-        *([[python, "-m", "pip", "install", "--quiet", *torch]] if torch else []),
+        *([[*pip, *torch]] if torch else []),
         [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python, *locked]
         if importlib.util.find_spec("uv")
-        else [python, "-m", "pip", "install", "--quiet", "--no-deps", *locked],
+        else [*pip, "--no-deps", *locked],
         [python, "-c", f"import {imports}"],
     ]
     for step in steps:

@@ -4,6 +4,7 @@ Schulman et al. ("Proximal Policy Optimization Algorithms", 2017), as Ouyang et 
 the reward model's score at an answer's end, less `kl` for each nat of divergence from the adapter before the stage.
 """
 
+import gc
 import warnings
 from dataclasses import replace
 from functools import cache
@@ -138,11 +139,13 @@ def _trainer_classes() -> tuple[type[Any], type[Any]]:
 
         def train(self) -> None:
             counting = self.stage.model.register_forward_pre_hook(self._count, with_kwargs=True)
+            gc.freeze()  # trl collects garbage at every step: what is there already need not be searched each time
             try:
                 super().train()
             except BoundReached:
                 pass
             finally:
+                gc.unfreeze()
                 counting.remove()
 
         def _count(self, module: Any, arguments: Any, named: dict[str, Any]) -> None:

@@ -1,5 +1,4 @@
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -14,9 +13,9 @@ from pocketloop.contracts.loading import load_config, load_lowering
 from pocketloop.contracts.lowering import Lowering
 from pocketloop.contracts.recipe import BaseConfig, ParityConfig
 from pocketloop.export.parity import pte_parity
-from pocketloop.export.pte import LoweredModel, is_whole, lower_adapter, lower_base, lower_merged, open_lowered
+from pocketloop.export.pte import LoweredModel, is_whole, lower_adapter, lower_base, lower_merged
 from pocketloop.export.pte_factors import write_factors
-from tests.pte_samples import CACHE, EXACT, QUANTIZED, adapters, environment, gemma, held_out, saved
+from tests.pte_samples import CACHE, EXACT, QUANTIZED, adapters, environment, held_out, saved, windowed
 from tests.tinymodels import LLAMA3_ROPE, Architecture, save_tiny_adapter, save_tiny_model
 
 THRESHOLDS = ParityConfig(min_top1_pte=0.5, max_kl_pte=0.5, max_perplexity_pte=2)
@@ -30,12 +29,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def config(models: Path) -> BaseConfig:
-    return gemma(models / "gemma")
+    return windowed(models / "gemma")
 
 
 @pytest.fixture(scope="module")
 def two(models: Path, config: BaseConfig) -> tuple[Path, Path]:
-    return adapters(Path(config.source), models)
+    return adapters(Path(config.source), models, alpha=32)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def test_adapters_of_any_rank_and_target_share_one_file_of_weights(
     assert {one.manifest.data_digest for one in beside} == {sha256_file(base.data)}
     assert not any(one.data.exists() for one in beside)
     assert len({one.manifest.program_digest for one in [base, *beside]}) == 3
-    assert base.manifest.quantized_linears == 15
+    assert base.manifest.quantized_linears == 8
     assert base.manifest.fallback_linears == 0
 
 
@@ -115,16 +114,17 @@ def test_flipped_weights_fail_parity_or_do_not_load(config: BaseConfig, two: tup
         assert "model.pte" in str(error) or "ExecuTorch" in str(error)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("architecture", "settings"),
-    [("llama", {"rope": LLAMA3_ROPE}), ("qwen2", {}), ("qwen3", {})],
-)
-def test_every_architecture_is_lowered_exactly_in_float32(
-    models: Path, architecture: Architecture, settings: dict[str, object]
-) -> None:
+def of(architecture: Architecture, models: Path) -> tuple[BaseConfig, Path]:
+    """A base of one layer, and an adapter for it."""
+    settings = {"rope": LLAMA3_ROPE} if architecture == "llama" else {}
     config = saved(models / architecture, architecture, layers=1, **settings)
-    adapter = save_tiny_adapter(Path(config.source), models / f"{architecture}-adapter", seed=3)
+    return config, save_tiny_adapter(Path(config.source), models / f"{architecture}-adapter", seed=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+def test_every_architecture_is_lowered_exactly_in_float32(models: Path, architecture: Architecture) -> None:
+    config, adapter = of(architecture, models)
     lowered = lower_merged(config, adapter, EXACT, cache=CACHE, environment=environment())
     strict = ParityConfig(min_top1_pte=1, max_kl_pte=1e-5)
     report = pte_parity(config, adapter, lowered.folder, held_out(), strict, environment=environment())
@@ -133,51 +133,44 @@ def test_every_architecture_is_lowered_exactly_in_float32(
 
 @pytest.mark.slow
 def test_a_killed_lowering_leaves_nothing_behind_and_done_again_gives_the_same_bytes(
-    config: BaseConfig, two: tuple[Path, Path], base: LoweredModel, beside: list[LoweredModel], tmp_path: Path
+    models: Path, tmp_path: Path
 ) -> None:
-    cache = tmp_path / "cache"
-    kept = cache / "pte" / base.folder.name
-    shutil.copytree(base.folder, kept)
-    before = kept.stat().st_mtime_ns
+    config, adapter = of("llama", models)
+    whole = lower_merged(config, adapter, EXACT, cache=CACHE, environment=environment())
     code = (
         "import sys; from pathlib import Path; from tests.pte_samples import *; "
-        "from pocketloop.export.pte import lower_adapter, lower_base\n"
-        "config = BaseConfig.model_validate_json(sys.argv[1]); cache = Path(sys.argv[3])\n"
-        "base = lower_base(config, QUANTIZED, cache=cache, environment=environment())\n"
-        "lower_adapter(config, Path(sys.argv[2]), base, QUANTIZED, cache=cache, environment=environment())\n"
+        "from pocketloop.export.pte import lower_merged\n"
+        "config = BaseConfig.model_validate_json(sys.argv[1])\n"
+        "lower_merged(config, Path(sys.argv[2]), EXACT, cache=Path(sys.argv[3]), environment=environment())\n"
     )
-    command = [sys.executable, "-c", code, config.model_dump_json(), str(two[1]), str(cache)]
+    command = [sys.executable, "-c", code, config.model_dump_json(), str(adapter), str(tmp_path)]
     process = subprocess.Popen(command, cwd=project_root(), stderr=subprocess.DEVNULL)
-    log = cache / "pte" / f".{beside[1].folder.name}.work" / "lower.log"
+    log = tmp_path / "pte" / f".{whole.folder.name}.work" / "lower.log"
     while not log.is_file() and process.poll() is None:
         time.sleep(0.2)
     time.sleep(1)
     process.kill()
     process.wait()
-    assert not is_whole(cache / "pte" / beside[1].folder.name)
-    found = open_lowered(kept)
-    assert lower_base(config, QUANTIZED, cache=cache, environment=environment()) == found
-    assert kept.stat().st_mtime_ns == before
-    again = lower_adapter(config, two[1], found, QUANTIZED, cache=cache, environment=environment())
-    assert again.manifest.files == beside[1].manifest.files
+    assert log.is_file()
+    assert not is_whole(tmp_path / "pte" / whole.folder.name)
+    again = lower_merged(config, adapter, EXACT, cache=tmp_path, environment=environment())
+    assert again.manifest.files == whole.manifest.files
     assert not log.parent.exists()
 
 
 @pytest.mark.slow
-def test_shared_weights_of_another_lowering_are_refused(
-    config: BaseConfig, two: tuple[Path, Path], base: LoweredModel, tmp_path: Path
+def test_what_was_lowered_is_found_again_but_not_for_other_shared_weights(
+    config: BaseConfig, two: tuple[Path, Path], base: LoweredModel, beside: list[LoweredModel], tmp_path: Path
 ) -> None:
-    other = base.copy_to(tmp_path / "other")
-    forged = other.manifest.model_copy(update={"data_digest": "0" * 64})
+    written = beside[1].folder.stat().st_mtime_ns
+    assert lower_base(config, QUANTIZED, cache=CACHE, environment=environment()) == base
+    assert lower_adapter(config, two[1], base, QUANTIZED, cache=CACHE, environment=environment()) == beside[1]
+    forged = base.copy_to(tmp_path / "other")._replace(
+        manifest=base.manifest.model_copy(update={"data_digest": "0" * 64})
+    )
     with pytest.raises(ExportError, match="lower it again"):
-        lower_adapter(
-            config,
-            two[1],
-            LoweredModel(other.folder, forged),
-            QUANTIZED,
-            cache=tmp_path / "cache",
-            environment=environment(),
-        )
+        lower_adapter(config, two[1], forged, QUANTIZED, cache=CACHE, environment=environment())
+    assert beside[1].folder.stat().st_mtime_ns == written
 
 
 def test_precisions_that_answer_garbage_are_refused_by_name(tmp_path: Path) -> None:

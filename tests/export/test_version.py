@@ -20,20 +20,21 @@ from pocketloop.models.bases import load_with_adapter
 from pocketloop.models.generators import Generator, TransformersGenerator
 from pocketloop.models.probes import load_probes
 from pocketloop.tasks.tasks import TaskSpec
-from tests.pte_samples import CACHE, adapters, environment, held_out, saved
+from tests.pte_samples import CACHE, QUANTIZED, adapters, environment, held_out, windowed
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
     root = tmp_path_factory.mktemp("version")
-    config = saved(root / "model", "qwen3").model_copy(update={"context": 160})
-    peft, _ = adapters(Path(config.source), root)
+    config = windowed(root / "model").model_copy(update={"context": QUANTIZED.context})
+    peft, _ = adapters(Path(config.source), root, alpha=32)
     base = prepare_base(config, "Q8_0", root / "bases", threads=1)
     # Random weights suffer from 4 bits more than trained ones: the bounds of parity are not what is tested here.
     recipe = load_recipe(
         "math",
         [
-            "export.context=160", "export.pte={lowering: xnnpack-8da4w, form: shared}", "evaluation.max_new_tokens=16",
+            f"export.context={QUANTIZED.context}", "evaluation.max_new_tokens=16",
+            "export.pte={lowering: xnnpack-8da4w, form: shared}",
             "export.parity={min_top1_pte: 0.5, max_kl_pte: 1, max_perplexity_pte: 3}",
         ],
     )  # fmt: skip

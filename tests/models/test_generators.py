@@ -52,7 +52,7 @@ TEMPLATE = (
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Random weights with a template that declares functions, and a stop that ends some answers early."""
     folder = tmp_path_factory.mktemp("contract") / "model"
-    save_tiny_model(folder, "qwen3")
+    save_tiny_model(folder, "qwen3", layers=1)
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     plain = transformers(folder)
     prompts = [plain.tokenizer.apply_chat_template(one, add_generation_prompt=True)["input_ids"] for one in ASKED]
