@@ -1,9 +1,12 @@
 """The command line on a home of its own, driven as a person would."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 
 from pocketloop.contracts.home import Home
@@ -56,3 +59,39 @@ class Fleet:
         printed, _ = process.communicate(timeout=1200)
         assert process.returncode == status, printed
         return printed
+
+
+class WarmFleet(Fleet):
+    """A fleet whose commands are forked from a process that has imported what pipelines import.
+
+    `start` still gives the program itself, for what is to be killed or stopped.
+    """
+
+    def run(self, *arguments: str, status: int = 0) -> str:
+        with tempfile.NamedTemporaryFile("r", encoding="utf-8") as printed:
+            asked = {"arguments": arguments, "environment": self.environment, "printed": printed.name}
+            ended = _ask(asked)
+            said = Path(printed.name).read_text(encoding="utf-8")
+        assert ended == status, said
+        return said
+
+
+def _ask(command: dict[str, object]) -> int:
+    server = _server()
+    assert server.stdin is not None and server.stdout is not None
+    server.stdin.write(json.dumps(command) + "\n")
+    server.stdin.flush()
+    return int(server.stdout.readline())
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    """One for each process that runs tests; it ends when its standard input does, with that process."""
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("warm_commands.py"))],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
