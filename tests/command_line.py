@@ -1,7 +1,9 @@
 """The command line on a home of its own, driven as a person would."""
 
+import atexit
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,7 @@ SMALL = [
     "--set=data.sources.1.uri=demo://functions?split=train&n=1000",
     "--set=train.stages.0.sft.epochs=2",
     "--set=train.stages.0.sft.batch_size=8",
-    "--set=train.checkpoints.every_seconds=1",
+    "--set=train.checkpoints.every_seconds=5",
     "--set=evaluation.sets.0.limit=80",
     "--set=gates=[]",
     "--set=export.parity.max_score_loss=0.2",
@@ -64,8 +66,14 @@ class Fleet:
 class WarmFleet(Fleet):
     """A fleet whose commands are forked from a process that has imported what pipelines import.
 
-    `start` still gives the program itself, for what is to be killed or stopped.
+    What depends on no home, and is named by what it was made from, is made by the first home that needs it and copied
+    into later ones: the prepared base, and the scrubber's figures on the held-out texts. `start` still gives the
+    program itself, for what is to be killed or stopped.
     """
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        _copy_made(_made_once(), root)
 
     def run(self, *arguments: str, status: int = 0) -> str:
         with tempfile.NamedTemporaryFile("r", encoding="utf-8") as printed:
@@ -73,7 +81,23 @@ class WarmFleet(Fleet):
             ended = _ask(asked)
             said = Path(printed.name).read_text(encoding="utf-8")
         assert ended == status, said
+        _copy_made(self.home.root, _made_once())
         return said
+
+
+@cache
+def _made_once() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="pocketloop-made-"))
+    atexit.register(shutil.rmtree, folder)
+    return folder
+
+
+def _copy_made(here: Path, there: Path) -> None:
+    for found in [*here.glob("bases/[!.]*"), *here.glob("cache/audit-*.json")]:
+        copy = there / found.relative_to(here)
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if found.is_dir() else shutil.copy2)(found, copy)
 
 
 def _ask(command: dict[str, object]) -> int:
