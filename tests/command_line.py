@@ -116,6 +116,5 @@ def _server() -> subprocess.Popen[str]:
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
         text=True,
     )

@@ -8,6 +8,7 @@ import importlib
 import json
 import os
 import sys
+from typing import Any
 
 IMPORTED = [
     "pocketloop.cli.main",
@@ -40,17 +41,17 @@ def main() -> None:
         print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 
 
-def _become(command: dict[str, object]) -> None:
+def _become(command: dict[str, Any]) -> None:
     from pocketloop.cli.main import main
 
     os.setsid()
-    printed = os.open(str(command["printed"]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    printed = os.open(command["printed"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for ours, standard in ((nothing, 0), (printed, 1), (printed, 2)):
         os.dup2(ours, standard)
     os.environ.clear()
-    os.environ.update(command["environment"])  # type: ignore[call-overload]
-    sys.argv = ["pocketloop", *command["arguments"]]  # type: ignore[misc]
+    os.environ.update(command["environment"])
+    sys.argv = ["pocketloop", *command["arguments"]]
     main()
 
 

@@ -18,7 +18,7 @@ import boto3
 import httpx
 import pytest
 import yaml
-from command_line import Fleet, WarmFleet
+from command_line import Fleet
 from ir_runner import CHECKOUT, Cluster
 from zenml_server import Server, zenml_server
 
@@ -37,7 +37,6 @@ RECIPE = [
     "--set=evaluation.sets.0.limit=24",
     "--set=gates=[]",
     "--set=safety={behaviour: null}",
-    "--set=scrub.ner.engine=none",
 ]
 SECRETS = {
     "pocketloop": {
@@ -177,7 +176,7 @@ def _trains_on_a_gpu_and_is_retried(file: Path) -> None:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     """The same recipe on one machine."""
-    fleet = WarmFleet(tmp_path_factory.mktemp("local"))
+    fleet = Fleet(tmp_path_factory.mktemp("local"))
     fleet.run("retrain", "functions", *RECIPE, status=GATED)
     return fleet
 
