@@ -4,7 +4,7 @@ import signal
 import time
 
 import pytest
-from command_line import SMALL, Fleet
+from command_line import SMALL, Fleet, WarmFleet
 from object_store import s3_server
 
 __all__ = ["s3_server"]
@@ -12,7 +12,7 @@ __all__ = ["s3_server"]
 
 @pytest.fixture(scope="session")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    fleet = Fleet(tmp_path_factory.mktemp("home"))
+    fleet = WarmFleet(tmp_path_factory.mktemp("home"))
     fleet.run("data", "demo", "--events", "1600")
     return fleet
 

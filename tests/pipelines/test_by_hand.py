@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from command_line import Fleet
+from command_line import WarmFleet
 
 from pipelines import by_hand
 from pocketloop.contracts.home import Home
@@ -20,7 +20,7 @@ RECIPE = ["data.sources.1.uri=demo://functions?split=train&n=60&seed=3", "label.
 def test_a_release_made_by_hand_is_the_one_that_the_pipeline_makes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fleet = Fleet(tmp_path)
+    fleet = WarmFleet(tmp_path)
     fleet.run("data", "demo", "--events", "200")
     monkeypatch.setenv("POCKETLOOP_HOME", str(fleet.home.root))
     by_hands = by_hand.curate(fleet.home, load_recipe("functions", RECIPE), datetime.now(UTC))

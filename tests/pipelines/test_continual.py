@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import Fleet
+from command_line import Fleet, WarmFleet
 
 from pocketloop.contracts.reports import TrainReport
 from pocketloop.evaluation.forgetting import Forgetting
@@ -24,13 +24,14 @@ SMALL = [
     "--set=evaluation.sets.0.limit=24",
     "--set=gates=[]",
     "--set=safety={behaviour: null}",
+    "--set=scrub.ner.engine=none",
 ]
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     """A home whose fleet runs the first version, trained on the old data alone."""
-    fleet = Fleet(tmp_path_factory.mktemp("continual"))
+    fleet = WarmFleet(tmp_path_factory.mktemp("continual"))
     printed = fleet.run("retrain", "functions", *SMALL, f"--set=data.sources=[{OLD}]", status=GATED)
     assert "functions@1 is registered" in printed
     assert "going on from" not in printed  # there was no champion yet

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import sample_candidates
-from command_line import Fleet
+from command_line import Fleet, WarmFleet
 
 from pocketloop.contracts.files import read_jsonl
 from pocketloop.contracts.home import Home
@@ -86,7 +86,7 @@ def recent(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def forgotten(tmp_path_factory: pytest.TempPathFactory, recent: Path) -> Iterator[Forgotten]:
-    fleet = Fleet(tmp_path_factory.mktemp("home"))
+    fleet = WarmFleet(tmp_path_factory.mktemp("home"))
     home = fleet.home
     fleet.environment["MLFLOW_TRACKING_URI"] = f"sqlite:///{home.root / 'mlflow.db'}"
     fleet.run("data", "demo", "--events", "400")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import Fleet
+from command_line import Fleet, WarmFleet
 
 from pocketloop.contracts.files import sha256_file
 from pocketloop.registry.mlflow_store import candidate, fetch_bundle
@@ -21,12 +21,13 @@ SMALL = [
     "--set=evaluation.sets.0.limit=24",
     "--set=gates=[]",
     "--set=safety={behaviour: null}",
+    "--set=scrub.ner.engine=none",
 ]
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    return Fleet(tmp_path_factory.mktemp("merged"))
+    return WarmFleet(tmp_path_factory.mktemp("merged"))
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,11 @@
 """The main job, for real and small: events in, a registered candidate out."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from command_line import SMALL, Fleet
+from command_line import SMALL, Fleet, WarmFleet
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -59,9 +60,13 @@ def test_with_nothing_new_every_stage_is_reused(fleet: Fleet, first_run: str) ->
     assert "functions@1 is registered" in printed
 
 
-def test_new_events_touch_only_their_own_shards(fleet: Fleet, first_run: str) -> None:
-    fleet.run("data", "demo", "--add", "100")
-    printed = fleet.run("curate", "functions", *SMALL)
+def test_new_events_touch_only_their_own_shards(fleet: Fleet, first_run: str, tmp_path: Path) -> None:
+    """In a copy of what curation reads, so that the newest release stays the one that was trained on."""
+    later = WarmFleet(tmp_path)
+    for kept in (fleet.home.events, fleet.home.cache, fleet.home.keys, fleet.home.root / "demo"):
+        shutil.copytree(kept, tmp_path / kept.name, dirs_exist_ok=True)
+    later.run("data", "demo", "--add", "100")
+    printed = later.run("curate", "functions", *SMALL)
     scrubbed = next(line for line in printed.splitlines() if "✓ scrub" in line)
     reused, shards = scrubbed.split(";")[-1].split(" shards")[0].split(" of ")
     assert int(shards) - int(reused) <= 2 < int(shards)
@@ -71,6 +76,7 @@ def test_a_failing_gate_registers_the_verdict_and_exits_with_3(fleet: Fleet, fir
     gate = "--set=gates=[{metric: function_exact, min: 0.9999}]"
     printed = fleet.run("train", "functions", *SMALL, gate, status=3)
     assert "did not pass its gates (fail)" in printed
+    assert "✓ train" not in printed
     assert json.loads(fleet.run("review", "list", "--json"))[0]["verdict"] == "fail"
 
 
