@@ -4,6 +4,7 @@ A process that has imported the libraries, and done nothing else, is forked for 
 its environment, writes, and leaves in memory is its own, and its end is the interpreter's own.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -29,6 +30,8 @@ def main() -> None:
     """Take commands (arguments, environment, file for what is printed) line by line; answer each with its status."""
     for name in IMPORTED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else each child's collector walks, and copies, all that was imported: five seconds at its end
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         command = json.loads(line)
