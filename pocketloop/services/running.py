@@ -8,6 +8,8 @@ from typing import Any
 
 import uvicorn
 
+_KEPT_ALIVE_SECONDS = 75
+"""How long an idle connection stays. After uvicorn's own 5 it would close just as a fleet posts that waited for a look."""
 _BACKLOG = 2048
 _PATIENCE = 30.0  # seconds; starting takes milliseconds, on a busy machine a little more
 
@@ -24,7 +26,13 @@ def running(app: Any, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """
     listener = socket.create_server((host, port), backlog=_BACKLOG)
     config = uvicorn.Config(
-        app, log_level="error", access_log=False, backlog=_BACKLOG, timeout_graceful_shutdown=1, ws="none"
+        app,
+        log_level="error",
+        access_log=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEPT_ALIVE_SECONDS,
+        timeout_graceful_shutdown=1,
+        ws="none",
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=_serve, args=(server, listener), name="serving", daemon=True)
