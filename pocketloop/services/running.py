@@ -8,9 +8,8 @@ from typing import Any
 
 import uvicorn
 
-_KEPT_ALIVE_SECONDS = 75
-"""How long an idle connection stays. After uvicorn's own 5 it would close just as a fleet posts that waited for a look."""
 _BACKLOG = 2048
+_KEPT_ALIVE_SECONDS = 75  # after uvicorn's own 5, a fleet that waited for a look posts just as its connection is closed
 _PATIENCE = 30.0  # seconds; starting takes milliseconds, on a busy machine a little more
 
 
