@@ -55,15 +55,16 @@ def offer(job: Path, nodes: int) -> Meeting:
 @contextmanager
 def waiting_for_others(job: Path, meeting: Meeting, started: "subprocess.Popen[str]") -> Iterator[None]:
     """End what was `started` when the machines that the job asks for have not come in time, and leave why."""
+    from pocketloop.training.launch import write_error
 
     def give_up() -> None:
         came = 1 + len(list(job.glob("node-*")))
         if came < meeting.nodes:
-            message = (
+            why = (
                 f"train.resources.nodes {meeting.nodes}: {came} came within {JOIN_SECONDS / 60:.0f} minutes; run "
                 "`pocketloop train-node` on the others, with POCKETLOOP_HOME on the volume that this machine uses"
             )
-            write_json(job / "error-0.json", {"kind": ModelError.__name__, "message": message})
+            write_error(job, ModelError(why))
             started.terminate()
 
     timer = threading.Timer(JOIN_SECONDS, give_up)
