@@ -11,7 +11,7 @@ from pocketloop.contracts.reports import Estimate, LeakAudit, TypeRecall
 from pocketloop.privacy.names import forgotten
 from pocketloop.privacy.ner.model import EMBEDDED
 from pocketloop.privacy.recognizers import Analyzer
-from pocketloop.privacy.scrubber import Scrubber, code_digest
+from pocketloop.privacy.scrubber import Scrubber, scrubbing_digest
 from pocketloop.privacy.spans import Span, overlaps
 from pocketloop.privacy.values import clean_text
 
@@ -120,7 +120,7 @@ def cached_audit(
 def audit_key(config: ScrubConfig, embedded: Path = EMBEDDED) -> str:
     """Digest of what an audit's figures depend on; a scrubber's key and slots change none of them."""
     version = Analyzer(config.ner, embedded=embedded).version
-    return sha256_text(canonical_json([config.model_dump(mode="json"), version, code_digest()]))[:16]
+    return sha256_text(canonical_json([config.model_dump(mode="json"), version, scrubbing_digest()]))[:16]
 
 
 def estimate(successes: int, n: int) -> Estimate:

@@ -27,7 +27,7 @@ from pocketloop.privacy.values import Form, Value, clean_text, find_values, norm
 if TYPE_CHECKING:
     from presidio_analyzer import EntityRecognizer
 
-__all__ = ["Scrubbed", "ScrubbedEvent", "Scrubber", "Slots", "code_digest", "slots_of", "vocabulary_of"]
+__all__ = ["Scrubbed", "ScrubbedEvent", "Scrubber", "Slots", "scrubbing_digest", "slots_of", "vocabulary_of"]
 
 _ROUNDS = 5
 _NOT_SCRUBBING = {"audit.py", "block.py", "report.py", "shards.py", "sources.py"}
@@ -89,7 +89,7 @@ class Scrubber:
                     "vocabulary": sorted(vocabulary),
                     "key": self.pseudonyms.key_digest,
                     "analyzer": self.analyzer.version,
-                    "code": code_digest(),
+                    "code": scrubbing_digest(),
                 }
             )
         )[:16]
@@ -264,7 +264,7 @@ def _inside_another_kind(span: Span, spans: Iterable[Span]) -> bool:
     return any(o.start <= span.start and span.end <= o.end and o.type != span.type for o in spans)
 
 
-def code_digest() -> str:
+def scrubbing_digest() -> str:
     """Digest of this package's own files and of the libraries whose data it reads: what a cached result depends on."""
     from importlib.metadata import version
 
