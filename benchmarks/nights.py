@@ -1,12 +1,12 @@
 """Does a night cost what is new, or what there is? Night 1 and night 30 with the same number of new events each.
 
-Every night is the command `retrain` on a home of its own; a stage's seconds are those that the stage itself wrote into
-ZenML, and a stage that was reused costs nothing. The nights between are taken at one go (`--each` runs them one by
+Every night is the command `retrain` on a home of its own; a stage's CPU seconds are those that the stage itself wrote
+into ZenML, and a stage that was reused costs nothing. The nights between are taken at one go (`--each` runs them one by
 one): what night 30 finds is the same, a log of 29 nights and the caches that a run before it has left. Each candidate
 becomes the champion, and the next night goes on from it with replay; `--from-base` trains anew on everything.
 
 `--curation` leaves training out: the stages from the log to a release, called one after the other in this process,
-in CPU seconds, so that a thousand events a night take minutes.
+so that a thousand events a night take minutes.
 """
 
 import argparse
@@ -16,10 +16,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from curate import cpu
 
 POCKETLOOP = str(Path(sys.executable).with_name("pocketloop"))
 CHANGES = [
@@ -67,10 +68,10 @@ class Nights:
         self.count += nights * self.new
 
     def night(self) -> tuple[float, dict[str, float]]:
-        """Seconds in all, and by stage."""
-        started = time.perf_counter()
+        """CPU seconds in all, and by stage."""
+        before = cpu()
         self._call("retrain", "functions", *(f"--set={change}" for change in self.changes))
-        return time.perf_counter() - started, self._stages()
+        return cpu() - before, self._stages()
 
     def promote(self) -> None:
         """Let the fleet run the newest candidate, whatever its gates say: so little training passes none."""
@@ -88,7 +89,7 @@ class Nights:
 
         run = Client().list_pipeline_runs(sort_by="desc:created", size=1, hydrate=True).items[0]
         ran = {name: step for name, step in run.steps.items() if str(step.status) != "cached"}
-        return {name: float(step.run_metadata.get("seconds", 0)) for name, step in ran.items()}
+        return {name: float(step.run_metadata.get("cpu_seconds", 0)) for name, step in ran.items()}
 
     def _call(self, *arguments: str) -> None:
         done = subprocess.run(
@@ -102,7 +103,7 @@ def curation(root: Path, new: int, nights: int) -> list[tuple[float, dict[str, f
     """CPU seconds of the first and of the last night, in all and by stage; the nights between are taken at one go."""
     from itertools import islice
 
-    from curate import STAGES, Run, cpu, events, function_of, warm_up
+    from curate import STAGES, Run, events, function_of, warm_up
 
     from pocketloop.contracts.files import write_jsonl
 
@@ -143,7 +144,7 @@ def main() -> None:
     parser.add_argument(
         "--each", action="store_true", help="run every night, not only 1, the one before the last, and it"
     )
-    parser.add_argument("--curation", action="store_true", help="the curation alone, in CPU seconds")
+    parser.add_argument("--curation", action="store_true", help="the curation alone")
     parser.add_argument("--from-base", action="store_true", help="train anew each night, on all that there is")
     options: Any = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="nights-") as folder:

@@ -67,12 +67,13 @@ def stage(name: str) -> Iterator[Stage]:
     scratch = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-{name}-", dir=work))
     running = Stage(name, scratch)
     print(f"▸ {name} …", flush=True)
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), cpu_seconds()
     try:
         yield running
         seconds = time.perf_counter() - started
         print(f"✓ {name:<10} {seconds:6.1f} s   {running.summary}", flush=True)
-        log_metadata({"seconds": round(seconds, 3), **running.metadata})
+        cost = {"seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds() - worked, 3)}
+        log_metadata(cost | running.metadata)
     except BaseException as error:
         note_stage(error, name)
         raise
@@ -81,6 +82,11 @@ def stage(name: str) -> Iterator[Stage]:
             own = other.name.startswith(f"{os.getpid()}-")
             if other != scratch and (own or not in_use(other)):
                 shutil.rmtree(other, ignore_errors=True)
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    return sum(os.times()[:4])
 
 
 def in_use(scratch: Path) -> bool:

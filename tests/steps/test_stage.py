@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,18 @@ def test_what_they_never_see_leaves_them_valid(name: str, tmp_path: Path, monkey
     before = stage.library_digest.__wrapped__()
     write(tmp_path, name, "anything")
     assert stage.library_digest.__wrapped__() == before
+
+
+def test_a_stage_says_what_it_cost_in_time_and_in_processor_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: dict[str, object] = {}
+    monkeypatch.setenv("POCKETLOOP_HOME", str(tmp_path))
+    monkeypatch.setattr(stage, "log_metadata", said.update)
+    with stage.stage("busy") as running:
+        burn = "sum(range(3_000_000))"
+        subprocess.run([sys.executable, "-c", burn], check=True)
+        running.done("burnt", rows=1)
+    assert said["rows"] == 1
+    assert isinstance(said["cpu_seconds"], float) and said["cpu_seconds"] > 0
+    assert isinstance(said["seconds"], float) and said["seconds"] > 0
