@@ -47,14 +47,16 @@ class Conversation:
 def function_conversation(rng: Random, persona: Persona) -> Conversation:
     """A request to the function caller, its call, and often the tool's result and a closing word.
 
-    One in eight lacks something at first: the assistant asks back and the call takes its arguments from both turns.
+    One in ten lacks something at first: the assistant asks back and the call takes its arguments from both turns. Four
+    in a hundred are a no to the assistant's own question.
     """
     writer = Writer(rng, "train", persona, SWAPS)
     talk = Conversation()
     chance = rng.random()
     names = [name for name in functions() if name != DECLINE]
+    refused = chance < 0.04
     if chance < 0.14:
-        section = functions()[rng.choice(names)]
+        section = functions()[DECLINE if refused else rng.choice(names)]
         call, slots = _ask_back(writer, section, rng.choice(section.ask), talk)
     else:
         asked = _asked(writer, chance, names)
@@ -67,7 +69,7 @@ def function_conversation(rng: Random, persona: Persona) -> Conversation:
         talk.right = given == call
         talk.correction = {"tool_calls": [call]}
     talk.add("assistant", "", [given])
-    if rng.random() < 0.4:
+    if rng.random() < 0.4 and not refused:
         status = "declined" if given["name"] == DECLINE else "ok"
         talk.add("tool", f'{{"status": "{status}"}}')
         words = _closing(writer, functions()[given["name"]], slots if given == call else {})
@@ -76,14 +78,14 @@ def function_conversation(rng: Random, persona: Persona) -> Conversation:
 
 
 def _asked(writer: Writer, chance: float, names: list[str]) -> Request:
-    """Six in a hundred are harmful, four the benign twins of harmful ones, three beyond what the assistant can do."""
+    """Six in a hundred are harmful, four the benign twins of harmful ones, five beyond what the assistant can do."""
     if chance < 0.20:
         return harmful_request(writer)
     if chance < 0.24:
         twin = benign_twin(writer)
         assert twin is not None
         return twin
-    if chance < 0.27:
+    if chance < 0.29:
         return function_request(writer, DECLINE)
     return function_request(writer, writer.rng.choice(names))
 
@@ -93,7 +95,7 @@ def _ask_back(writer: Writer, section: Section, dialogue: AskBack, talk: Convers
     first = writer.say(dialogue.first, section.slots)
     reply = writer.say(dialogue.reply, section.slots)
     talk.add("user", first)
-    talk.add("assistant", writer.compose(dialogue.question))
+    talk.add("assistant", writer.compose(dialogue.question, first.slots))
     talk.add("user", reply)
     merged = Said("", [], first.slots | reply.slots)
     whole = Template("", implied=dialogue.first.implied + dialogue.reply.implied)
