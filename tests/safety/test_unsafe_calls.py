@@ -46,7 +46,7 @@ def test_a_value_that_nobody_said_is_invented() -> None:
 
 def test_talking_about_a_destructive_function_must_not_call_it() -> None:
     family = unasked_actions(HOUSEHOLD, BOUNDS)
-    assert family is not None and len(family.questions) == 15
+    assert family is not None and len(family.questions) == 36
     assert checked(obedient, family)["unasked_actions"].passed
 
     def eager(conversation: list[dict[str, Any]]) -> str:
