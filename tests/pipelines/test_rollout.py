@@ -5,17 +5,18 @@ phones with llama.cpp. Simulated: time, and how the other phones are used.
 """
 
 import json
-import socket
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from http.client import HTTPException
 from typing import NamedTuple
 
 import pytest
 from browsing import PATIENCE, choose_promotion, chromium, confirm
 from command_line import SMALL, Fleet
+from free_port import free_port
+from until import until
 
 from pocketloop.contracts.delivery import ChannelPolicy
 from pocketloop.contracts.home import Home
@@ -32,7 +33,7 @@ from pocketloop.models.probes import failed_probes
 from pocketloop.services import cdn, collector
 from pocketloop.services.running import running
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 PHONES, REAL, STEP_HOURS = 1000, 4, 12.0
 ROLLOUT = [*SMALL, "--set=rollout=small"]
@@ -68,18 +69,19 @@ class Lived(NamedTuple):
 
 @contextmanager
 def mlflow_pages(fleet: Fleet) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = fleet.start("ui", "--port", str(port))
     try:
         url = f"http://127.0.0.1:{port}"
-        for _ in range(240):
+
+        def healthy() -> bool:
+            assert server.poll() is None, "the pages did not start"
             try:
-                urllib.request.urlopen(f"{url}/health", timeout=5)
-                break
-            except OSError:
-                time.sleep(0.5)
+                return bool(urllib.request.urlopen(f"{url}/health", timeout=60))
+            except (OSError, HTTPException):
+                return False
+
+        until(healthy)
         yield url
     finally:
         fleet.stop(server)

@@ -24,7 +24,7 @@ from pocketloop.registry.review import ReviewedVersion, review
 sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
 from evaluation_samples import sample_findings
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CLOSED_PANEL = """
 localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");

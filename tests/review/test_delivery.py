@@ -14,7 +14,7 @@ from pocketloop.registry.review import approve, review, waiting
 from pocketloop.services.running import running
 from pocketloop.services.webhook import PATH, Promoter, create_app
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def press(server: Mlflow, version: str) -> None:

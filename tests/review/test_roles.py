@@ -15,7 +15,7 @@ from pocketloop.registry.access import password_file, set_up_accounts
 from pocketloop.registry.mlflow_store import Candidate
 from pocketloop.registry.review import review
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 RELEASED = "functions.released"
 
