@@ -38,7 +38,7 @@ def zenml_server(folder: Path) -> Iterator[Server]:
         "ZENML_DEFAULT_USER_PASSWORD": _PASSWORD,
     }
     command = [sys.executable, "-m", "uvicorn", "zenml.zen_server.zen_server_api:app"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--timeout-keep-alive", "600"]
     folder.mkdir(parents=True)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
