@@ -19,7 +19,8 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"], timeout=PATIENCE)
+        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]  # /dev/shm is small in containers
+        browser = playwright.chromium.launch(executable_path=found, args=arguments, timeout=PATIENCE)
         yield browser
         browser.close()
 

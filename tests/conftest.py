@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from fixed_key import fixed_key
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A busy machine is not a failing property, and a test run tells about the change, not about the dice; new examples are
 # sought with `--hypothesis-profile=seek`.
-settings.register_profile("house", deadline=None, derandomize=True)
-settings.register_profile("seek", deadline=None)
+_BUSY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("house", derandomize=True, **_BUSY)
+settings.register_profile("seek", **_BUSY)
 settings.load_profile("house")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
