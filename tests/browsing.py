@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 60_000  # milliseconds; a page takes two seconds here, on a busy machine many more
+PATIENCE = 300_000  # milliseconds; a page takes two seconds here, on a busy machine many more
 
 
 @contextmanager
@@ -19,7 +19,8 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]  # /dev/shm is small in containers
+        browser = playwright.chromium.launch(executable_path=found, args=arguments, timeout=PATIENCE)
         yield browser
         browser.close()
 

@@ -56,11 +56,11 @@ class Fleet:
     def stop(self, process: subprocess.Popen[str]) -> None:
         """Stop a server and the workers that it started."""
         os.killpg(process.pid, signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
 
     def run(self, *arguments: str, status: int = 0) -> str:
         process = self.start(*arguments)
-        printed, _ = process.communicate(timeout=1200)
+        printed, _ = process.communicate(timeout=2400)
         assert process.returncode == status, printed
         return printed
 

@@ -1,17 +1,21 @@
 import gc
 import os
+import random
+import sys
 import tempfile
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fixed_key import fixed_key
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # A busy machine is not a failing property, and a test run tells about the change, not about the dice; new examples are
 # sought with `--hypothesis-profile=seek`.
-settings.register_profile("house", deadline=None, derandomize=True)
-settings.register_profile("seek", deadline=None)
+_BUSY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("house", derandomize=True, **_BUSY)
+settings.register_profile("seek", **_BUSY)
 settings.load_profile("house")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -25,10 +29,21 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["ZENML_CONFIG_PATH"] = folder.name
     os.environ["ZENML_LOGGING_VERBOSITY"] = "ERROR"
     if "PYTEST_XDIST_WORKER" in os.environ:
+        import torch  # noqa: F401 - so that it can be seeded before each test
+
         # ZenML names a step's code by its place under the main module's folder, and a worker's main module has none.
         from zenml.utils import source_utils
 
         source_utils.set_custom_source_root(str(Path(__file__).resolve().parents[1]))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Each test draws the same in every run: torch would begin with the system's noise, and go on from other tests."""
+    random.seed(0)
+    for name, seed in (("numpy", "random.seed"), ("torch", "manual_seed")):
+        if name in sys.modules:
+            attrgetter(seed)(sys.modules[name])(0)
 
 
 _TOGETHER = {

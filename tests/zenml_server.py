@@ -1,7 +1,6 @@
 """A ZenML server on loopback with a store of its own, and the key of a service account on it."""
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from free_port import free_port
 
 _PASSWORD = "only-of-this-test"
 
@@ -38,7 +38,7 @@ def zenml_server(folder: Path) -> Iterator[Server]:
         "ZENML_DEFAULT_USER_PASSWORD": _PASSWORD,
     }
     command = [sys.executable, "-m", "uvicorn", "zenml.zen_server.zen_server_api:app"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--timeout-keep-alive", "600"]
     folder.mkdir(parents=True)
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -47,7 +47,7 @@ def zenml_server(folder: Path) -> Iterator[Server]:
             yield Server(url, _service_account_key(url))
         finally:
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=300)
 
 
 def _service_account_key(url: str) -> str:
@@ -63,16 +63,9 @@ def wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
     """Wait until a server answers; its end is an error."""
     while process.poll() is None:
         try:
-            if httpx.get(url, timeout=5).is_success:
+            if httpx.get(url, timeout=60).is_success:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.2)
     raise RuntimeError(f"the server of {url} ended with {process.returncode}")
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

@@ -74,7 +74,6 @@ class Collector:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.session = requests.Session()
 
     def post(self, reports: Iterable[str]) -> int:
         """Post these JSON objects; returns how many.
@@ -84,7 +83,7 @@ class Collector:
         """
         waiting, sent = iter(reports), 0
         while batch := list(islice(waiting, _BATCH)):
-            answer = self.session.post(
+            answer = requests.post(  # a connection of its own: a kept one may be closed just as it is used again
                 f"{self.url}/telemetry",
                 data=f"[{','.join(batch)}]".encode(),
                 headers={"Content-Type": "application/json"},

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,23 @@ class Square(PipelineStep):
                 raise DataError("this number is refused") if self.how == "data" else ValueError("a bug")
             document.metadata["square"] = int(document.text) ** 2
             yield document
+
+
+class Meet(PipelineStep):
+    """Holds each task until `together` of them have begun: workers that run one at a time have one of them each."""
+
+    name = "meet"
+
+    def __init__(self, folder: Path, together: int) -> None:
+        super().__init__()
+        self.folder = folder
+        self.together = together
+
+    def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Any:
+        (self.folder / str(rank)).touch()
+        while len(list(self.folder.iterdir())) < self.together:
+            time.sleep(0.05)
+        yield from data
 
 
 class Write(PipelineStep):

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sample_blocks import Count, Square, Write
+from sample_blocks import Count, Meet, Square, Write
+from until import PATIENCE
 
 from pocketloop.blocks.run import run_blocks
 from pocketloop.contracts.collecting import ComputeConfig
@@ -27,12 +28,13 @@ def cluster() -> Iterator[ComputeConfig]:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), str(DATA_TESTS), os.environ.get("PYTHONPATH", "")]))
         patch.syspath_prepend(str(DATA_TESTS))
         patch.setenv("OMP_NUM_THREADS", "1")
-        nodes: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
+        nodes: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000, "wait": False}
         running = cluster_utils.Cluster(
             initialize_head=True, head_node_args=nodes | {"include_dashboard": False}, shutdown_at_exit=True
         )
         try:
             running.add_node(**nodes)
+            running.wait_for_nodes(PATIENCE)
             yield ComputeConfig(executor="ray", workers=2, ray_address=running.address)
         finally:
             ray.shutdown()
@@ -40,8 +42,9 @@ def cluster() -> Iterator[ComputeConfig]:
 
 
 def test_tasks_run_on_both_nodes_and_give_what_local_ones_give(cluster: ComputeConfig, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    run_blocks([Count(10), Square(), Write(tmp_path / "out")], 4, cluster, tmp_path / "work")
+    for name in ("out", "met"):
+        (tmp_path / name).mkdir()
+    run_blocks([Count(10), Meet(tmp_path / "met", 2), Square(), Write(tmp_path / "out")], 4, cluster, tmp_path / "work")
     said = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")]
     assert sorted(number for task in said for number in task["squares"]) == [n * n for n in range(10)]
     assert len({task["node"] for task in said} - {""}) == 2

@@ -5,11 +5,12 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 
 import pytest
 import requests
+from free_port import free_port
+from until import until
 
 from pocketloop.contracts.home import project_root
 
@@ -31,9 +32,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "cdn/targets/stable/functions/x.gguf").write_bytes(bytes(range(256)) * 400)
     (folder / "secret.txt").write_text("secret")
     (folder / "cdn/metadata/link.json").symlink_to(folder / "secret.txt")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     sample = (project_root() / "deploy" / "nginx.conf").read_text()
     sample = sample.replace("listen 80;", f"listen 127.0.0.1:{port};").replace("/srv/pocketloop/cdn", f"{folder}/cdn")
     (folder / "site.conf").write_text(sample)
@@ -45,41 +44,42 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )
     with subprocess.Popen([NGINX, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]) as server:
         try:
-            for _ in range(100):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
+
+            def answers() -> bool:
                 assert server.poll() is None, (folder / "error.log").read_text()
-                time.sleep(0.05)
+                with socket.socket() as probe:
+                    return probe.connect_ex(("127.0.0.1", port)) == 0
+
+            until(answers)
             yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
 
 
 def test_only_the_timestamp_and_what_is_missing_are_asked_for_again(site: str) -> None:
-    timestamp = requests.get(f"{site}/metadata/timestamp.json", timeout=5)
+    timestamp = requests.get(f"{site}/metadata/timestamp.json", timeout=60)
     assert timestamp.json() == {"now": 1}
     assert timestamp.headers["Cache-Control"] == "public, max-age=10"
-    root = requests.get(f"{site}/metadata/1.root.json", timeout=5)
+    root = requests.get(f"{site}/metadata/1.root.json", timeout=60)
     assert root.headers["Cache-Control"] == "public, max-age=31536000, immutable"
     assert root.headers["Content-Type"] == "application/json"
-    missing = requests.get(f"{site}/metadata/2.root.json", timeout=5)
+    missing = requests.get(f"{site}/metadata/2.root.json", timeout=60)
     assert (missing.status_code, missing.headers["Cache-Control"]) == (404, "public, max-age=10")
 
 
 def test_a_cut_download_goes_on_where_it_stopped(site: str) -> None:
     url = f"{site}/targets/stable/functions/x.gguf"
-    whole = requests.get(url, timeout=5)
+    whole = requests.get(url, timeout=60)
     assert "immutable" in whole.headers["Cache-Control"]
-    rest = requests.get(url, headers={"Range": "bytes=70000-", "If-Range": whole.headers["ETag"]}, timeout=5)
+    rest = requests.get(url, headers={"Range": "bytes=70000-", "If-Range": whole.headers["ETag"]}, timeout=60)
     assert rest.status_code == 206
     assert whole.content[:70000] + rest.content == whole.content
     assert "immutable" in rest.headers["Cache-Control"]
-    assert requests.get(url, headers={"Range": "bytes=999999-"}, timeout=5).status_code == 416
+    assert requests.get(url, headers={"Range": "bytes=999999-"}, timeout=60).status_code == 416
 
 
 def test_long_metadata_travels_compressed(site: str) -> None:
-    with requests.get(f"{site}/metadata/2.stable.json", stream=True, timeout=5) as answer:
+    with requests.get(f"{site}/metadata/2.stable.json", stream=True, timeout=60) as answer:
         assert answer.headers["Content-Encoding"] == "gzip"
         assert len(answer.raw.read()) < 1000
 
@@ -93,7 +93,7 @@ def test_everything_else_is_not_there(site: str, path: str) -> None:
     session = requests.Session()
     request = requests.Request("GET", site).prepare()
     request.url = site + path
-    answer = session.send(request, timeout=5, allow_redirects=False)
+    answer = session.send(request, timeout=60, allow_redirects=False)
     assert answer.status_code in (400, 403, 404)
     assert "immutable" not in answer.headers.get("Cache-Control", "")
     assert "secret" not in answer.text
@@ -101,7 +101,7 @@ def test_everything_else_is_not_there(site: str, path: str) -> None:
 
 def test_nothing_can_be_written(site: str) -> None:
     for method in ("PUT", "POST", "DELETE"):
-        assert requests.request(method, f"{site}/metadata/timestamp.json", data=b"x", timeout=5).status_code in (
+        assert requests.request(method, f"{site}/metadata/timestamp.json", data=b"x", timeout=60).status_code in (
             403,
             405,
         )

@@ -319,7 +319,8 @@ def test_what_somebody_put_back_into_the_storage_is_noticed(repository: Reposito
 @pytest.mark.parametrize("role", ["root", "timestamp", "snapshot", "targets", "stable", "channels"])
 def test_a_changed_file_in_the_storage_is_not_built_upon(repository: Repository, folder: Path, role: str) -> None:
     repository.rotate("root")
-    path = max((folder / "home" / "cdn" / "metadata").glob(f"*{role}.json"), key=lambda found: found.stat().st_mtime)
+    named = (folder / "home" / "cdn" / "metadata").glob(f"*{role}.json")
+    path = max(named, key=lambda found: (len(found.name), found.name))  # the highest version
     data = json.loads(path.read_text())
     data["signed"]["x"] = "y"
     path.write_text(json.dumps(data))

@@ -50,7 +50,7 @@ def streamed(parts: list[bytes | float], status: int = 200) -> Response:
 
 
 def config_of(cloud: FakeCloud, **changes: Any) -> CloudConfig:
-    return CloudConfig(**({"base_url": cloud.url, "model": "large", "connect_s": 2, "timeout_s": 5} | changes))
+    return CloudConfig(**({"base_url": cloud.url, "model": "large", "connect_s": 60, "timeout_s": 60} | changes))
 
 
 def error_of(status: int) -> Callable[[Request], Response]:

@@ -32,8 +32,8 @@ def test_an_answer_comes_piece_by_piece(cloud: FakeCloud, tmp_path: Path) -> Non
         (error_of(500), {}, "answered 500"),
         (error_of(429), {}, "answered 429"),
         (error_of(401), {}, "answered 401"),
-        (lambda _: streamed([30.0]), {"timeout_s": 0.2}, "no answer"),
-        (lambda _: streamed([chunk("half"), 30.0]), {"timeout_s": 0.2}, "no answer"),
+        (lambda _: streamed([600.0]), {"timeout_s": 0.2}, "no answer"),
+        (lambda _: streamed([chunk("half"), 600.0]), {"timeout_s": 0.2}, "no answer"),
         (lambda _: streamed([chunk("half")]), {}, "stopped in the middle"),
         (lambda _: streamed([chunk("half"), b"data: [DONE]\n\n"]), {}, "stopped in the middle"),
         (lambda _: streamed([chunk("half"), b'data: {"error": {"message": "overloaded"}}\n\n']), {}, "no answer"),
@@ -43,8 +43,8 @@ def test_an_answer_comes_piece_by_piece(cloud: FakeCloud, tmp_path: Path) -> Non
         (lambda _: streamed([chunk(None, "stop")]), {}, "empty answer"),
         (lambda _: streamed([chunk("  \n", "stop")]), {}, "empty answer"),
         (lambda _: PlainTextResponse("<html>log in</html>", media_type="text/html"), {}, "stopped in the middle"),
-        (lambda _: streamed([b": still here\n\n", 0.1] * 300), {"timeout_s": 2, "total_s": 0.5}, "longer than 0.5 s"),
-        (lambda _: streamed([chunk("la "), 0.05] * 600), {"timeout_s": 2, "total_s": 0.5}, "longer than 0.5 s"),
+        (lambda _: streamed([b": still here\n\n", 0.1] * 6000), {"total_s": 0.5}, "longer than 0.5 s"),
+        (lambda _: streamed([chunk("la "), 0.05] * 12000), {"total_s": 0.5}, "longer than 0.5 s"),
     ],
 )
 def test_every_way_to_fail_is_one_error_in_time(
@@ -54,7 +54,7 @@ def test_every_way_to_fail_is_one_error_in_time(
     started = time.monotonic()
     with pytest.raises(CloudFault, match=problem) as caught:
         Cloud(config_of(cloud, **changes)).answer(HELLO, lambda _: None)
-    assert time.monotonic() - started < 15  # the servers above would go on for 30 s
+    assert time.monotonic() - started < 300  # the servers above would go on for 600 s
     assert "hello" not in str(caught.value)
 
 

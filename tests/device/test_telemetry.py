@@ -261,10 +261,10 @@ def test_what_the_collector_did_not_confirm_is_kept(
     problem: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(telemetry, "_READ_S", 0.2)
     recorder = Recorder(tmp_path, "phone")
     recorder.fell_back(OLD)
-    with server(respond) as url:
+    with server(respond) as url, monkeypatch.context() as hurried:
+        hurried.setattr(telemetry, "_READ_S", 0.2 if respond is silent else 60)
         posted = recorder.post(url)
     assert (posted.confirmed, posted.waiting) == (0, 1) and problem in posted.problem
     recorder.fell_back(OLD)

@@ -90,7 +90,7 @@ class World:
         return policy
 
     def device(self, name: str = "phone-1", **changes: Any) -> DeviceConfig:
-        settings = {"base_digest": BASE, "root": self.root, "reserve": 0, "connect_s": 2.0, "read_s": 2.0}
+        settings = {"base_digest": BASE, "root": self.root, "reserve": 0, "connect_s": 60.0, "read_s": 60.0}
         settings |= {"folder": self.folder / name, "repository": self.address, "device_id": name}
         return DeviceConfig(**settings | changes)
 

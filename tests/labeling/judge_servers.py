@@ -125,7 +125,7 @@ def llama_server(model: Path) -> Iterator[JudgeServer]:
 
 
 def stall(server: JudgeServer, handler: Any, request: Request, number: int) -> None:
-    server.over.wait(30)
+    server.over.wait(300)
 
 
 def drip(server: JudgeServer, handler: Any, request: Request, number: int) -> None:

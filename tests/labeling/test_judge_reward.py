@@ -29,7 +29,7 @@ def asked(minutes: int) -> Conversation:
 
 
 def reward(server: JudgeServer, functions: Catalogue, answers: AnswerCache, **config: Any) -> JudgeReward:
-    endpoint = JudgeEndpoint.model_validate({"url": server.url, "model": "m", "timeout_s": 2, "samples": 1, **config})
+    endpoint = JudgeEndpoint.model_validate({"url": server.url, "model": "m", "timeout_s": 60, "samples": 1, **config})
     return JudgeReward(endpoint, load_rubric("right_answer"), TaskSpec("function_call", functions), answers)
 
 

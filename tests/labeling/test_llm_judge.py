@@ -67,7 +67,7 @@ class Bench:
                 "base": "tiny",
                 "catalogue": "c.json",
                 "data": {"sources": [{"kind": "events", "skill": "functions"}]},
-                "label": {"judge": "llm", "llm": {"url": url, "model": "m", "timeout_s": 5, **config}, **quality},
+                "label": {"judge": "llm", "llm": {"url": url, "model": "m", "timeout_s": 60, **config}, **quality},
             }
         )
         return label(work, recipe, self.catalogue, self.folder / "out", cache=self.folder / "cache")

@@ -13,7 +13,7 @@ from pocketloop.registry.mlflow_store import CHAMPION, candidate, client, fetch_
 GATED = 3
 """So little training does not beat the base, whose gate no recipe can take away."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 OLD = "{kind: examples, uri: 'demo://functions?split=train&n=240&seed=3'}"
 NEW = "{kind: examples, uri: 'demo://functions?split=train&n=120&seed=4'}"

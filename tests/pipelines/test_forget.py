@@ -17,7 +17,7 @@ from pocketloop.contracts.home import Home
 from pocketloop.data.release import latest_release, read_release
 from pocketloop.privacy.pseudonyms import Pseudonymizer, load_key
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 DEVICE = "phone-4711-of-somebody"
 SMALL = [

@@ -12,7 +12,7 @@ from pocketloop.registry.mlflow_store import candidate, fetch_bundle
 GATED = 3
 """So little training does not beat the base, whose gate no recipe can take away."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 SMALL = [
     "--set=data.sources=[{kind: examples, uri: 'demo://functions?split=train&n=240&seed=3'}]",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import SMALL, Fleet, WarmFleet
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def test_a_killed_run_is_continued_from_its_last_finished_stage_and_its_last_checkpoint(

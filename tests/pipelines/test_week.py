@@ -16,7 +16,7 @@ from timer_programs import install_programs
 
 from pocketloop.contracts.files import read_jsonl, write_jsonl
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 LABELS = ("music", "smart_home")
 RECIPE = """\

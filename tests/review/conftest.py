@@ -4,7 +4,9 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from served_mlflow import POCKETLOOP, Mlflow, environment_of, free_port, wait_until_healthy
+from free_port import free_port
+from served_mlflow import POCKETLOOP, Mlflow, environment_of, wait_until_healthy
+from until import PATIENCE
 
 from pocketloop.contracts.home import Home
 
@@ -29,4 +31,4 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mlflow]:
         yield found
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(PATIENCE)

@@ -2,16 +2,15 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from mlflow import MlflowClient
+from until import until
 
 from pocketloop.contracts.home import Home
 from pocketloop.registry.access import password_file
@@ -35,7 +34,7 @@ class Mlflow:
 
     def ask(self, user: str, method: str, path: str, body: dict[str, Any] | None = None) -> requests.Response:
         return requests.request(
-            method, f"{self.url}{path}", json=body, auth=(user, self.password(user)), timeout=30
+            method, f"{self.url}{path}", json=body, auth=(user, self.password(user)), timeout=120
         )  # fmt: skip
 
     def run(self, *arguments: str, user: str = "", status: int = 0) -> str:
@@ -45,7 +44,7 @@ class Mlflow:
             named = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": self.password(user)}
             environment |= {"MLFLOW_TRACKING_URI": self.url, **named}
         done = subprocess.run(
-            [POCKETLOOP, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
+            [POCKETLOOP, *arguments], env=environment, capture_output=True, text=True, timeout=1200, check=False
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -59,19 +58,12 @@ def environment_of(home: Home) -> dict[str, str]:
     return {**kept, "POCKETLOOP_HOME": str(home.root), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
+    def healthy() -> bool:
         assert server.poll() is None, log.read_text(encoding="utf-8")
         try:
-            if requests.get(f"{url}/health", timeout=5).ok:
-                return
+            return requests.get(f"{url}/health", timeout=60).ok
         except requests.RequestException:
-            time.sleep(0.3)
-    raise AssertionError(log.read_text(encoding="utf-8"))
+            return False
+
+    until(healthy)

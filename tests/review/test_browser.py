@@ -24,7 +24,7 @@ from pocketloop.registry.review import ReviewedVersion, review
 sys.path.append(str(Path(__file__).parents[1] / "evaluation"))
 from evaluation_samples import sample_findings
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 CLOSED_PANEL = """
 localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
@@ -128,9 +128,9 @@ def test_a_reviewer_reads_the_card_presses_the_button_and_the_copy_counts(
     page.goto(f"{mlflow_server.url}/#/models/functions/versions/{found.version}")
     page.get_by_role("heading", name="functions: ✓ pass").wait_for()
     for heading in ("Scores", "Gates", "Safety", "Exports", "Rollout plan"):
-        assert page.get_by_role("heading", name=heading, exact=True).is_visible()
-    assert page.get_by_role("cell", name="function_exact not more than 0.03 below champion").is_visible()
-    assert page.get_by_text(sha256_file(base.adapter)).first.is_visible()
+        page.get_by_role("heading", name=heading, exact=True).wait_for()
+    page.get_by_role("cell", name="function_exact not more than 0.03 below champion").wait_for()
+    page.get_by_text(sha256_file(base.adapter)).first.wait_for()
     photograph(page, "review-candidate")
     page.get_by_role("heading", name="Rollout plan").scroll_into_view_if_needed()
     photograph(page, "review-plan")
@@ -180,7 +180,7 @@ def test_promoting_what_failed_shows_the_refusal_and_its_reason_on_the_page(
     assert refused.verdict == "refused"
     page.reload()
     page.get_by_text(f"functions@{found.version} did not pass its gates").first.wait_for()
-    assert page.get_by_text("Refused").first.is_visible()
+    page.get_by_text("Refused").first.wait_for()
     photograph(page, "review-refused")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sample_candidates import BASE_DIGEST, register_sample
 from served_mlflow import Mlflow
+from until import PATIENCE
 
 from pocketloop.registry.access import accounts, register_webhook, webhook_secret
 from pocketloop.registry.history import write_history
@@ -14,7 +15,7 @@ from pocketloop.registry.review import approve, review, waiting
 from pocketloop.services.running import running
 from pocketloop.services.webhook import PATH, Promoter, create_app
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
 def press(server: Mlflow, version: str) -> None:
@@ -49,7 +50,7 @@ def test_mlflows_own_webhook_wakes_promotion_and_is_registered_once(mlflow_serve
             held = mlflow_server.ask("admin", "GET", "/api/2.0/mlflow/webhooks").json()["webhooks"]
             assert [(webhook["name"], webhook["url"]) for webhook in held] == [("pocketloop-review", address + PATH)]
             press(mlflow_server, found.version)
-            assert promoted.wait(60), reported
+            assert promoted.wait(PATIENCE), reported
     assert webhook_secret(home) not in (home.root / "mlflow.db").read_bytes().decode("latin-1")
 
 

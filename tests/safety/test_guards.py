@@ -61,7 +61,7 @@ def completion(text: str) -> tuple[int, dict[str, Any]]:
 
 
 def guard(url: str, template: Any, **more: Any) -> GuardConfig:
-    return GuardConfig(base_url=url, model="g", template=template, attempts=1, timeout_s=5, parallel=2, **more)
+    return GuardConfig(base_url=url, model="g", template=template, attempts=1, timeout_s=60, parallel=2, **more)
 
 
 def as_the_model_would(template: str) -> Callable[[str], tuple[int, Any]]:
@@ -127,7 +127,7 @@ def test_a_guard_that_stalls_is_given_up() -> None:
     stop = threading.Event()
 
     def stall(_: str) -> tuple[int, Any]:
-        stop.wait(3)
+        stop.wait(300)
         return completion("safe")
 
     with serving(stall) as (url, _):

@@ -21,7 +21,7 @@ from pocketloop.tasks.tasks import TaskSpec
 from pocketloop.training.run import train_adapter
 from pocketloop.training.stage import Split, TrainingData
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 RECIPE = load_recipe("functions")
 TASK = TaskSpec.of(RECIPE, load_catalogue(RECIPE))

@@ -3,9 +3,10 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Barrier, Thread
+from threading import Barrier
 
 import pytest
 from hypothesis import strategies as st
@@ -110,17 +111,14 @@ def test_a_night_that_finds_the_adapter_taken_is_skipped_and_says_by_whom(world:
 
 
 def test_two_timers_that_fire_at_once_run_one_night(world: World) -> None:
-    barrier, found = Barrier(2), []
+    barrier = Barrier(2)
 
-    def fire() -> None:
+    def fire(_: int) -> Night | None:
         barrier.wait()
-        found.append(world.night(night_of(2)))
+        return world.night(night_of(2))
 
-    threads = [Thread(target=fire) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(fire, range(2)))
     assert len(world.ran) == 1
     assert found.count(None) == 1
 

@@ -3,10 +3,10 @@
 import gzip
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,13 @@ from pocketloop.services.event_posts import EventIntake
 from pocketloop.services.running import running
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+_BEGUN = time.monotonic()
 NDJSON = "application/x-ndjson"
+
+
+def ticking() -> datetime:
+    """A clock that stood at NOW when the tests began, and goes on."""
+    return NOW + timedelta(seconds=time.monotonic() - _BEGUN)
 
 
 def event(number: int = 0, **changes: Any) -> dict[str, Any]:
@@ -63,7 +69,7 @@ class Posts:
     def post(self, body: bytes, **headers: str) -> requests.Response:
         given = {"Authorization": f"Bearer {self.token}", "Content-Type": NDJSON}
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        return self.session.post(f"{self.address}/v1/events", data=body, headers=given, timeout=30)
+        return self.session.post(f"{self.address}/v1/events", data=body, headers=given, timeout=120)
 
     def events(self, *events: Any, zipped: bool = False) -> dict[str, Any]:
         """Post events that the collector must take as a post; its answer."""
@@ -95,12 +101,3 @@ def collecting(folder: Path, store: str = "", **changes: Any) -> Iterator[Posts]
 def stored(store: Received) -> list[dict[str, Any]]:
     """All events of the landing zone, as they lie there."""
     return [json.loads(line) for part in store.parts() for line in store.read(part)]
-
-
-def until(reached: Callable[[], bool]) -> None:
-    """Wait for something that happens in another thread or process."""
-    for _ in range(1000):
-        if reached():
-            return
-        time.sleep(0.02)
-    raise AssertionError("did not happen")

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import requests
+from free_port import free_port
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,7 +54,7 @@ def address(root: Path) -> Iterator[str]:
 
 def raw(address: str, target: str, method: str = "GET", headers: dict[str, str] | None = None) -> tuple[int, bytes]:
     """A request whose target goes out exactly as written: clients tidy up `..` before sending."""
-    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
     connection.putrequest(method, target, skip_accept_encoding=True)
     for name, value in (headers or {}).items():
         connection.putheader(name, value)
@@ -67,24 +68,24 @@ def raw(address: str, target: str, method: str = "GET", headers: dict[str, str] 
 
 @pytest.mark.parametrize(("name", "data"), [("small", SMALL), ("large", LARGE)])
 def test_files_are_served_whole_with_what_a_cache_needs(address: str, name: str, data: bytes) -> None:
-    answer = requests.get(f"{address}/targets/stable/{name}.gguf", timeout=10)
+    answer = requests.get(f"{address}/targets/stable/{name}.gguf", timeout=60)
     assert (answer.status_code, answer.content) == (200, data)
     assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
     assert answer.headers["accept-ranges"] == "bytes"
     assert answer.headers["content-length"] == str(len(data))
     assert answer.headers["etag"] and answer.headers["last-modified"]
-    head = requests.head(f"{address}/targets/stable/{name}.gguf", timeout=10)
+    head = requests.head(f"{address}/targets/stable/{name}.gguf", timeout=60)
     assert head.content == b"" and head.headers["content-length"] == str(len(data))
     assert head.headers["etag"] == answer.headers["etag"]
 
 
 def test_only_the_timestamp_is_asked_for_again(address: str) -> None:
-    assert requests.get(f"{address}/metadata/timestamp.json", timeout=10).headers["cache-control"] == "no-cache"
-    assert "immutable" in requests.get(f"{address}/metadata/1.root.json", timeout=10).headers["cache-control"]
+    assert requests.get(f"{address}/metadata/timestamp.json", timeout=60).headers["cache-control"] == "no-cache"
+    assert "immutable" in requests.get(f"{address}/metadata/1.root.json", timeout=60).headers["cache-control"]
 
 
 def test_what_is_absent_is_a_404_that_no_cache_remembers(address: str) -> None:
-    answer = requests.get(f"{address}/metadata/2.root.json", timeout=10)
+    answer = requests.get(f"{address}/metadata/2.root.json", timeout=60)
     assert answer.status_code == 404
     assert answer.headers["cache-control"] == "no-cache"
 
@@ -97,8 +98,8 @@ def test_what_is_absent_is_a_404_that_no_cache_remembers(address: str) -> None:
 def test_a_cut_download_goes_on_where_it_stopped(address: str, name: str, asked: str, cut: slice) -> None:
     data = {"small": SMALL, "large": LARGE}[name]
     url = f"{address}/targets/stable/{name}.gguf"
-    tag = requests.head(url, timeout=10).headers["etag"]
-    answer = requests.get(url, headers={"Range": f"bytes={asked}", "If-Range": tag}, timeout=10)
+    tag = requests.head(url, timeout=60).headers["etag"]
+    answer = requests.get(url, headers={"Range": f"bytes={asked}", "If-Range": tag}, timeout=60)
     assert (answer.status_code, answer.content) == (206, data[cut])
     start = range(len(data))[cut].start
     assert answer.headers["content-range"] == f"bytes {start}-{start + len(data[cut]) - 1}/{len(data)}"
@@ -107,32 +108,32 @@ def test_a_cut_download_goes_on_where_it_stopped(address: str, name: str, asked:
 
 def test_a_range_of_a_file_that_changed_gives_the_whole_file(address: str) -> None:
     headers = {"Range": "bytes=5-9", "If-Range": '"another"'}
-    answer = requests.get(f"{address}/targets/stable/small.gguf", headers=headers, timeout=10)
+    answer = requests.get(f"{address}/targets/stable/small.gguf", headers=headers, timeout=60)
     assert (answer.status_code, answer.content) == (200, SMALL)
 
 
 @pytest.mark.parametrize("name", ["targets/stable/small.gguf", "targets/empty.bin"])
 def test_a_range_behind_the_end_is_a_416(address: str, name: str) -> None:
-    answer = requests.get(f"{address}/{name}", headers={"Range": "bytes=5000-"}, timeout=10)
+    answer = requests.get(f"{address}/{name}", headers={"Range": "bytes=5000-"}, timeout=60)
     assert answer.status_code == 416
     assert answer.headers["content-range"].startswith("bytes */")
 
 
 def test_an_unchanged_file_is_not_sent_again(address: str) -> None:
     url = f"{address}/metadata/timestamp.json"
-    first = requests.get(url, timeout=10)
+    first = requests.get(url, timeout=60)
     for headers in (
         {"If-None-Match": first.headers["etag"]},
         {"If-None-Match": f'"x", W/{first.headers["etag"]}'},
         {"If-None-Match": "*"},
         {"If-Modified-Since": first.headers["last-modified"]},
     ):
-        answer = requests.get(url, headers=headers, timeout=10)
+        answer = requests.get(url, headers=headers, timeout=60)
         assert (answer.status_code, answer.content) == (304, b""), headers
         assert answer.headers["cache-control"] == "no-cache" and answer.headers["etag"] == first.headers["etag"]
     stale = {"If-None-Match": '"old"', "If-Modified-Since": first.headers["last-modified"]}  # the tag counts
-    assert requests.get(url, headers=stale, timeout=10).status_code == 200
-    assert requests.get(url, headers={"If-Modified-Since": "garbage"}, timeout=10).status_code == 200
+    assert requests.get(url, headers=stale, timeout=60).status_code == 200
+    assert requests.get(url, headers={"If-Modified-Since": "garbage"}, timeout=60).status_code == 200
 
 
 def test_a_replaced_file_has_another_tag(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ def test_a_replaced_file_has_another_tag(tmp_path: Path) -> None:
         for version in range(5):  # same size, and within the resolution of a Last-Modified date
             (tmp_path / "new").write_text(str(version))
             (tmp_path / "new").replace(tmp_path / "timestamp.json")
-            answer = requests.get(f"{address}/timestamp.json", timeout=10)
+            answer = requests.get(f"{address}/timestamp.json", timeout=60)
             assert answer.text == str(version)
             tags.add(answer.headers["etag"])
     assert len(tags) == 5
@@ -187,12 +188,12 @@ def test_no_path_leads_out(root: Path, address: str, parts: list[str]) -> None:
 
 
 def test_a_link_within_the_folder_is_a_file_like_any_other(address: str) -> None:
-    assert requests.get(f"{address}/alias.gguf", timeout=10).content == SMALL
+    assert requests.get(f"{address}/alias.gguf", timeout=60).content == SMALL
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS"])
 def test_nothing_can_be_written(address: str, method: str) -> None:
-    answer = requests.request(method, f"{address}/metadata/timestamp.json", timeout=10)
+    answer = requests.request(method, f"{address}/metadata/timestamp.json", timeout=60)
     assert answer.status_code == 405 and answer.headers["allow"] == "GET, HEAD"
 
 
@@ -212,7 +213,7 @@ def test_a_file_that_is_replaced_all_the_time_is_never_half_of_each(tmp_path: Pa
     writer.start()
     try:
         with running(create_app(tmp_path)) as address, requests.Session() as session:
-            seen = [session.get(f"{address}/timestamp.json", timeout=10).content for _ in range(300)]
+            seen = [session.get(f"{address}/timestamp.json", timeout=60).content for _ in range(300)]
     finally:
         done.set()
         writer.join()
@@ -223,21 +224,20 @@ def test_many_devices_at_once_are_all_served(address: str) -> None:
     def device(_: int) -> set[int]:
         with requests.Session() as session:
             names = ("metadata/timestamp.json", "metadata/1.root.json", "targets/stable/large.gguf")
-            return {session.get(f"{address}/{name}", timeout=30).status_code for name in names}
+            return {session.get(f"{address}/{name}", timeout=60).status_code for name in names}
 
     with ThreadPoolExecutor(20) as pool:
         assert set().union(*pool.map(device, range(100))) == {200}
 
 
 def test_a_server_stops_with_its_block_and_frees_its_port(root: Path) -> None:
-    with running(create_app(root)) as address, requests.Session() as session:
-        assert session.get(f"{address}/metadata/1.root.json", timeout=10).ok
+    port = free_port()
+    with running(create_app(root), port=port) as address, requests.Session() as session:
+        assert session.get(f"{address}/metadata/1.root.json", timeout=60).ok
     with pytest.raises(requests.ConnectionError):
-        requests.get(f"{address}/metadata/1.root.json", timeout=2)
-    port = urlsplit(address).port
-    assert port
+        requests.get(f"{address}/metadata/1.root.json", timeout=60)
     with running(create_app(root), port=port) as again:
-        assert again == address and requests.get(f"{again}/metadata/1.root.json", timeout=10).ok
+        assert again == address and requests.get(f"{again}/metadata/1.root.json", timeout=60).ok
 
 
 def test_an_app_that_cannot_start_is_an_error(tmp_path: Path) -> None:

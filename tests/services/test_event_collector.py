@@ -7,13 +7,14 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
-from posting import NOW, Posts, collecting, event, lines_of, stored, until
+from posting import NOW, Posts, collecting, event, lines_of, stored, ticking
+from until import PATIENCE, until
 
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.files import canonical_json
@@ -117,7 +118,7 @@ def test_only_an_app_with_a_token_may_post(tmp_path: Path) -> None:
         assert posts.post(body, Authorization=f"bearer {posts.token}").status_code == 200
         AppTokens.of(Home(tmp_path)).revoke("app0")  # by another process, as far as the collector knows
         assert posts.post(body).status_code == 401
-        assert requests.post(f"{posts.address}/telemetry", json=[], timeout=10).status_code == 202
+        assert requests.post(f"{posts.address}/telemetry", json=[], timeout=60).status_code == 202
 
 
 def test_tokens_are_kept_as_digests_that_only_the_owner_reads(tmp_path: Path) -> None:
@@ -206,9 +207,9 @@ def test_a_gzip_bomb_is_stopped_while_it_streams(posts: Posts, monkeypatch: pyte
             yield bomb[at : at + 1000]
 
     headers = {"Authorization": f"Bearer {posts.token}", "Content-Type": "application/x-ndjson"}
-    with suppress(requests.ConnectionError):  # the answer may come while the client is still sending
+    with suppress(requests.RequestException):  # the answer may come while the client is still sending
         headers |= {"Content-Encoding": "gzip"}
-        answer = requests.post(f"{posts.address}/v1/events", data=slowly(), headers=headers, timeout=20)
+        answer = requests.post(f"{posts.address}/v1/events", data=slowly(), headers=headers, timeout=60)
         assert answer.status_code == 413
     assert sum(unpacked) == 60_001
     assert posts.events(event(21))["rejected"] == 0
@@ -235,12 +236,12 @@ def test_a_post_under_way_counts_as_waiting(tmp_path: Path) -> None:
         def slowly() -> Iterator[bytes]:
             yield b" " * 2500
             begun.set()
-            go_on.wait(10)
+            go_on.wait(PATIENCE)
             yield b"\n" + lines_of([event(1)])
 
         with ThreadPoolExecutor(1) as pool:
             slow = pool.submit(posts.post, slowly())  # type: ignore[arg-type]
-            begun.wait(10)
+            assert begun.wait(PATIENCE)
             other = Posts(posts.address, posts.token, posts.app, posts.store)
             while (refused := other.post(b" " * 600)).status_code == 200:
                 pass
@@ -263,7 +264,7 @@ def test_a_forgotten_device_is_refused_and_what_waits_of_it_is_dropped(tmp_path:
 
 def test_events_are_written_by_number_and_by_age_and_tombstones_are_noticed(tmp_path: Path) -> None:
     moved = [timedelta()]
-    with collecting(tmp_path, flush_events=3, flush_seconds=60, clock=lambda: datetime.now(UTC) + moved[0]) as posts:
+    with collecting(tmp_path, flush_events=3, flush_seconds=60, clock=lambda: ticking() + moved[0]) as posts:
         posts.events(event(1))
         assert posts.store.parts() == []
         moved[0] = timedelta(seconds=61)
@@ -279,8 +280,8 @@ def test_health_and_metrics_tell_what_happened_and_nothing_of_the_events(tmp_pat
     with collecting(tmp_path) as posts:
         posts.events(event(1), event(1), b"{", event(2))
         posts.post(b"", Authorization="none")
-        health = requests.get(f"{posts.address}/healthz", timeout=10).json()
-        page = requests.get(f"{posts.address}/metrics", timeout=10)
+        health = requests.get(f"{posts.address}/healthz", timeout=60).json()
+        page = requests.get(f"{posts.address}/metrics", timeout=60)
         size = posts.inbox.waiting_bytes
     assert health == {"status": "ok", "waiting": 0, "events": {"waiting": 2, "bytes": size, "store": "ok"}}
     assert page.headers["content-type"].startswith("text/plain")

@@ -3,23 +3,25 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import requests
-from posting import NDJSON, event, lines_of, stored, until
+from free_port import free_port
+from posting import NDJSON, event, lines_of, stored
+from until import PATIENCE, until
 
 from pocketloop.contracts.home import Home
 from pocketloop.data.received import Received
 from pocketloop.services.app_tokens import AppTokens
 
-PHONES, KILLS = 4, 3
+PHONES, KILLS, EACH = 4, 3, 60
 TIMES: dict[str, str] = {}
 """When each event was first posted: an event that is posted again is the same one."""
 
@@ -28,8 +30,7 @@ class Collector:
     """The command in a process of its own, started again on the same port whenever it was killed."""
 
     def __init__(self, home: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port = int(listener.getsockname()[1])
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._environment = {**os.environ, "POCKETLOOP_HOME": str(home), "POCKETLOOP_EVENTS": ""}
 
@@ -41,29 +42,29 @@ class Collector:
         until(self.answers)
 
     def answers(self) -> bool:
+        assert self.process.poll() is None, "the collector did not start"
         try:
-            return requests.get(f"{self.url}/healthz", timeout=5).ok
-        except requests.ConnectionError:
+            return requests.get(f"{self.url}/healthz", timeout=60).ok
+        except requests.RequestException:
             return False
 
     def end(self, how: signal.Signals) -> None:
         self.process.send_signal(how)
-        self.process.wait(60)
+        self.process.wait(PATIENCE)
 
 
-class Phone(threading.Thread):
+class Phone:
     """Posts its events in small batches, and a batch whose answer it did not hear again until it hears one."""
 
     def __init__(self, collector: Collector, token: str, number: int) -> None:
-        super().__init__(daemon=True)
-        self.collector, self.number = collector, number
+        self.url, self.number = f"{collector.url}/v1/events", number
         self.headers = {"Authorization": f"Bearer {token}", "Content-Type": NDJSON}
         self.acknowledged: set[str] = set()
         self.accepted = 0
         self.unheard = 0
         self.stop = threading.Event()
 
-    def run(self) -> None:
+    def live(self) -> None:
         rng = random.Random(self.number)
         session = requests.Session()
         count = 0
@@ -76,19 +77,24 @@ class Phone(threading.Thread):
             body = lines_of(
                 event(event_id=one, device_id=f"p{self.number}", ts=TIMES.setdefault(one, now)) for one in batch
             )
-            while True:
-                try:
-                    answer = session.post(
-                        f"{self.collector.url}/v1/events", data=body, headers=self.headers, timeout=30
-                    )
-                    break
-                except requests.ConnectionError:
-                    self.unheard += 1
-                    time.sleep(0.05)
-            found = answer.json()
-            assert answer.status_code == 200 and not found["rejected"], answer.text
+            until(lambda body=body: self._hears(session, body))
+            found = self.answer.json()
+            assert self.answer.status_code == 200 and not found["rejected"], self.answer.text
             self.accepted += found["accepted"]
             self.acknowledged |= set(batch)
+
+    def _hears(self, session: requests.Session, body: bytes) -> bool:
+        """Whether the answer came, and came whole: a kill cuts it before its head, in it or behind it."""
+        try:
+            self.answer = session.post(self.url, data=body, headers=self.headers, timeout=60)
+        except requests.RequestException:
+            self.unheard += 1
+            return False
+        return True
+
+
+def acknowledged_by(phones: list[Phone]) -> int:
+    return sum(len(phone.acknowledged) for phone in phones)
 
 
 @pytest.mark.slow
@@ -97,21 +103,28 @@ def test_nothing_acknowledged_is_lost_to_a_kill_under_load_and_nothing_is_kept_t
     collector = Collector(tmp_path)
     phones = [Phone(collector, AppTokens.of(home).add(f"app{n}"), n) for n in range(PHONES)]
     collector.start()
-    for phone in phones:
-        phone.start()
-    for turn in range(KILLS):
-        time.sleep(0.6 + 0.17 * turn)
-        collector.end(signal.SIGKILL)
-        collector.start()
-    time.sleep(0.5)
-    for phone in phones:
-        phone.stop.set()
-    for phone in phones:
-        phone.join(60)
-    collector.end(signal.SIGTERM)
+    with ThreadPoolExecutor(PHONES) as pool:
+        lives = [pool.submit(phone.live) for phone in phones]
+        try:
+            for turn in range(KILLS):
+                time.sleep(0.6 + 0.17 * turn)
+                wanted = EACH * (turn + 1)
+                until(lambda wanted=wanted: acknowledged_by(phones) >= wanted or any(life.done() for life in lives))
+                collector.end(signal.SIGKILL)
+                collector.start()
+            time.sleep(0.5)
+            for phone in phones:
+                phone.stop.set()
+            for life in lives:
+                life.result()
+            collector.end(signal.SIGTERM)
+        finally:
+            for phone in phones:
+                phone.stop.set()
+            collector.process.kill()
     found = [one["event_id"] for one in stored(Received(str(home.received)))]
     acknowledged = {one for phone in phones for one in phone.acknowledged}
-    assert len(acknowledged) > 200 and sum(phone.unheard for phone in phones) > 0
+    assert len(acknowledged) >= EACH * KILLS and sum(phone.unheard for phone in phones) > 0
     assert len(found) == len(set(found))
     assert set(found) == acknowledged
     # An event whose answer was lost in a kill is a duplicate when it is posted again, and none is accepted twice.

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
+from until import PATIENCE, until
 
 from pocketloop.services.webhook import PATH, Promoter, create_app, released_adapter, sign
 
@@ -151,28 +151,21 @@ class Recorder:
 
     def promote(self, adapter: str) -> None:
         self.begun.set()
-        self.gate.wait(10)
+        self.gate.wait(PATIENCE)
         if adapter == "broken":
             raise RuntimeError("no key")
         self.done.append(adapter)
-
-
-def eventually(true: object) -> None:
-    deadline = time.monotonic() + 10
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_waking_twice_while_another_is_promoted_is_waking_once() -> None:
     recorder = Recorder()
     with Promoter(recorder.promote, list, poll=600, report=lambda line: None) as promoter:
         promoter.wake("functions")
-        assert recorder.begun.wait(10)
+        assert recorder.begun.wait(PATIENCE)
         promoter.wake("intent")
         promoter.wake("intent")
         recorder.gate.set()
-        eventually(lambda: len(recorder.done) == 2)
+        until(lambda: len(recorder.done) == 2)
     assert recorder.done == ["functions", "intent"]
 
 
@@ -180,7 +173,7 @@ def test_a_poll_finds_what_no_webhook_told_and_tries_again_what_failed() -> None
     recorder, told = Recorder(), list[str]()
     recorder.gate.set()
     with Promoter(recorder.promote, lambda: ["broken", "functions"], poll=0.05, report=told.append):
-        eventually(lambda: len(recorder.done) >= 2)
+        until(lambda: len(recorder.done) >= 2)
     assert set(recorder.done) == {"functions"}
     assert any(line.startswith("broken: no key; tried again") for line in told)
 
@@ -199,4 +192,4 @@ def test_a_poll_that_cannot_read_mlflow_is_made_again() -> None:
         return answers.pop() if answers else []
 
     with Promoter(recorder.promote, waiting, poll=0.05, report=lambda line: None):
-        eventually(lambda: recorder.done == ["functions"])
+        until(lambda: recorder.done == ["functions"])

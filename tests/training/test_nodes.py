@@ -46,7 +46,7 @@ def test_two_machines_learn_what_two_processes_of_one_learn(base: BaseConfig, tm
     out.parent.mkdir(parents=True)
     with lend_a_machine(tmp_path / "home", "--once") as other:
         report = train(base, out, over(2))
-        said, _ = other.communicate(timeout=60)
+        said, _ = other.communicate(timeout=600)
     assert other.returncode == 0, said
     assert "as machine 2 of 2" in said
     assert report.stages[0].steps > 0
@@ -84,4 +84,4 @@ def test_a_lent_machine_is_taken_back_by_sigterm(tmp_path: Path) -> None:
     with lend_a_machine(tmp_path) as other:
         assert other.stdout is not None and "waiting for training runs" in other.stdout.readline()
         other.send_signal(signal.SIGTERM)
-        assert other.wait(timeout=30) == 0
+        assert other.wait(timeout=300) == 0

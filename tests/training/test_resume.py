@@ -37,8 +37,16 @@ from pocketloop.contracts.training import TrainConfig
 from training_runs import train
 
 base, training, out = BaseConfig.model_validate_json(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+
+
+def say(progress):
+    print(progress, flush=True)
+    if sys.argv[4] in str(progress):
+        sys.stdin.readline()  # until the signal was sent, however late that is
+
+
 try:
-    train(base, out, TrainConfig.model_validate_json(training), every_seconds=0)
+    train(base, out, TrainConfig.model_validate_json(training), on_progress=say, every_seconds=0)
 except PocketloopError as error:
     print(error, flush=True)
     sys.exit(error.exit_code)
@@ -63,11 +71,12 @@ def two_stages() -> TrainConfig:
     )
 
 
-def run_apart(base: BaseConfig, training: TrainConfig, out: Path) -> subprocess.Popen[str]:
+def run_apart(base: BaseConfig, training: TrainConfig, out: Path, line: str) -> subprocess.Popen[str]:
+    """A run that stops at the progress that says `line`, until its input ends."""
     paths = os.pathsep.join([str(HERE), str(HERE.parent)])
-    arguments = [sys.executable, "-c", _RUN, base.model_dump_json(), training.model_dump_json(), str(out)]
+    arguments = [sys.executable, "-c", _RUN, base.model_dump_json(), training.model_dump_json(), str(out), line]
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def wait_for(process: subprocess.Popen[str], line: str) -> None:
@@ -92,7 +101,7 @@ def test_a_killed_run_goes_on_to_the_weights_of_one_that_was_not(
 ) -> None:
     training = two_stages()
     out = tmp_path / "adapter"
-    run = run_apart(base, training, out)
+    run = run_apart(base, training, out, line)
     wait_for(run, line)  # SIGKILL in the first stage, SIGTERM in the second
     run.send_signal(number)
     said = run.communicate()[0]
