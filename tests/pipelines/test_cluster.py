@@ -18,7 +18,7 @@ import boto3
 import httpx
 import pytest
 import yaml
-from command_line import Fleet
+from command_line import Fleet, WarmFleet
 from ir_runner import CHECKOUT, Cluster
 from zenml_server import Server, zenml_server
 
@@ -32,11 +32,12 @@ GATED = 3
 """So little training does not beat the base."""
 
 RECIPE = [
-    "--set=data.sources=[{kind: examples, uri: 'demo://functions?split=train&n=240&seed=3'}]",
+    "--set=data.sources=[{kind: examples, uri: 'demo://functions?split=train&n=160&seed=3'}]",
     "--set=train.stages.0.sft.epochs=1",
     "--set=evaluation.sets.0.limit=24",
     "--set=gates=[]",
     "--set=safety={behaviour: null}",
+    "--set=scrub.ner.engine=none",
 ]
 SECRETS = {
     "pocketloop": {
@@ -176,7 +177,7 @@ def _trains_on_a_gpu_and_is_retried(file: Path) -> None:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     """The same recipe on one machine."""
-    fleet = Fleet(tmp_path_factory.mktemp("local"))
+    fleet = WarmFleet(tmp_path_factory.mktemp("local"))
     fleet.run("retrain", "functions", *RECIPE, status=GATED)
     return fleet
 
