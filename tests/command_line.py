@@ -10,11 +10,13 @@ import sys
 import tempfile
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from fixed_key import fixed_key
 
 from pocketloop.contracts.home import Home
 
+_asking = Lock()
 POCKETLOOP = str(Path(sys.executable).with_name("pocketloop"))
 SMALL = [
     "--set=data.sources.1.uri=demo://functions?split=train&n=1000",
@@ -78,10 +80,7 @@ class WarmFleet(Fleet):
         _copy_made(_made_once(), root)
 
     def run(self, *arguments: str, status: int = 0) -> str:
-        with tempfile.NamedTemporaryFile("r", encoding="utf-8") as printed:
-            asked = {"arguments": arguments, "environment": self.environment, "printed": printed.name}
-            ended = _ask(asked)
-            said = Path(printed.name).read_text(encoding="utf-8")
+        ended, said = forked([POCKETLOOP, *arguments], self.environment, Path.cwd())
         assert ended == status, said
         _copy_made(self.home.root, _made_once())
         return said
@@ -102,12 +101,16 @@ def _copy_made(here: Path, there: Path) -> None:
             (shutil.copytree if found.is_dir() else shutil.copy2)(found, copy)
 
 
-def _ask(command: dict[str, object]) -> int:
-    server = _server()
-    assert server.stdin is not None and server.stdout is not None
-    server.stdin.write(json.dumps(command) + "\n")
-    server.stdin.flush()
-    return int(server.stdout.readline())
+def forked(words: list[str], environment: dict[str, str], folder: Path) -> tuple[int, str]:
+    """Run a command as `warm_commands.py` does, one at a time; its exit status, and what it printed."""
+    with _asking, tempfile.NamedTemporaryFile("r", encoding="utf-8") as printed:
+        server = _server()
+        assert server.stdin is not None and server.stdout is not None
+        asked = {"words": words, "environment": environment, "folder": str(folder), "printed": printed.name}
+        server.stdin.write(json.dumps(asked) + "\n")
+        server.stdin.flush()
+        status = int(server.stdout.readline())
+        return status, Path(printed.name).read_text(encoding="utf-8")
 
 
 @cache

@@ -1,5 +1,8 @@
 """Runs compiled IR as Kubeflow would, but each container's command is a process of this machine.
 
+The first container of each image is the command itself. Later ones are forked from a process that has imported the
+libraries (`warm_commands.py`) and run the same module with the same arguments.
+
 A process gets what the IR gives its container: the environment, Kubernetes Secrets, the pod's fields, and the volume at
 the path where it is mounted. Of an image it gets, from here:
 
@@ -12,15 +15,20 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from command_line import forked
+
+Run = Callable[[list[str], dict[str, str], Path], tuple[int, str]]
+"""Runs words with an environment in a folder: the exit status, and what was printed."""
 
 AT_ONCE = 2
-"""Containers that run at the same time."""
+"""Containers that run at the same time, of which one may be forked."""
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -54,6 +62,7 @@ class Cluster:
         """Run the IR; a task starts when all that it depends on have succeeded, and is retried as the IR says."""
         spec, platform = yaml.safe_load_all(ir.read_text(encoding="utf-8"))
         tasks, ended, running = spec["root"]["dag"]["tasks"], dict[str, Ended](), dict[Future[Ended], str]()
+        seen = set[str]()
         with ThreadPoolExecutor(AT_ONCE) as nodes:
             while True:
                 for name in [n for n, task in tasks.items() if _ready(task, ended)]:
@@ -62,13 +71,17 @@ class Cluster:
                         container = spec["deploymentSpec"]["executors"][executor]["container"]
                         pod = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"][executor]
                         environment = self._environment(container, pod, run_id)
-                        running[nodes.submit(self._attempts, tasks[name], container, environment)] = name
+                        run = forked if container["image"] in seen else _started
+                        seen.add(container["image"])
+                        running[nodes.submit(self._attempts, tasks[name], container, environment, run)] = name
                 if not running:
                     return ended
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     ended[running.pop(future)] = future.result()
 
-    def _attempts(self, task: dict[str, Any], container: dict[str, Any], environment: dict[str, str]) -> Ended:
+    def _attempts(
+        self, task: dict[str, Any], container: dict[str, Any], environment: dict[str, str], run: Run
+    ) -> Ended:
         ended, name = Ended(), task["taskInfo"]["name"]
         for attempt in range(1 + int(task.get("retryPolicy", {}).get("maxRetryCount", 0))):
             pod = self.folder / f"{name}-{attempt}"
@@ -76,21 +89,14 @@ class Cluster:
                 (pod / part).mkdir(parents=True)
             (pod / "site" / "sitecustomize.py").write_text(_SITE, encoding="utf-8")
             started = time.perf_counter()
-            done = subprocess.run(
-                [*container["command"], *container["args"]],
-                env={**_image(pod), **environment},
-                cwd=pod / "app",
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
-            print(f"  {name}: exit status {done.returncode}, {time.perf_counter() - started:.0f} s", flush=True)
-            ended.statuses.append(done.returncode)
-            ended.printed += done.stdout
-            if done.returncode:
-                print(done.stdout[-4000:], flush=True)
-            if done.returncode == 0:
+            words = [*container["command"], *container["args"]]
+            status, printed = run(words, {**_image(pod), **environment}, pod / "app")
+            print(f"  {name}: exit status {status}, {time.perf_counter() - started:.0f} s", flush=True)
+            ended.statuses.append(status)
+            ended.printed += printed
+            if status:
+                print(printed[-4000:], flush=True)
+            if status == 0:
                 break
         return ended
 
@@ -105,6 +111,13 @@ class Cluster:
         for mounted in pod.get("pvcMount", []):
             assert Path(mounted["mountPath"]).is_dir(), "the volume is this folder"
         return found
+
+
+def _started(words: list[str], environment: dict[str, str], folder: Path) -> tuple[int, str]:
+    done = subprocess.run(
+        words, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    return done.returncode, done.stdout
 
 
 def _ready(task: dict[str, Any], ended: dict[str, Ended]) -> bool:

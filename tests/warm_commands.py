@@ -1,4 +1,4 @@
-"""`pocketloop` commands as processes that need not import for twenty seconds what a pipeline imports.
+"""Commands as processes that need not import for twenty seconds what a pipeline imports.
 
 A process that has imported the libraries, and done nothing else, is forked for each command: what a command reads of
 its environment, writes, and leaves in memory is its own, and its end is the interpreter's own.
@@ -8,6 +8,8 @@ import gc
 import importlib
 import json
 import os
+import runpy
+import site
 import sys
 from typing import Any
 
@@ -27,7 +29,10 @@ IMPORTED = [
 
 
 def main() -> None:
-    """Take commands (arguments, environment, file for what is printed) line by line; answer each with its status."""
+    """Take commands (words, environment, folder, file for what is printed) line by line; answer each with its status.
+
+    A command is `pocketloop`, or `python -m` and a module's name, and arguments.
+    """
     for name in IMPORTED:
         importlib.import_module(name)
     gc.collect()
@@ -45,8 +50,6 @@ def main() -> None:
 
 
 def _become(command: dict[str, Any]) -> None:
-    from pocketloop.cli.main import main
-
     os.setsid()
     printed = os.open(command["printed"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -54,8 +57,24 @@ def _become(command: dict[str, Any]) -> None:
         os.dup2(ours, standard)
     os.environ.clear()
     os.environ.update(command["environment"])
-    sys.argv = ["pocketloop", *command["arguments"]]
-    main()
+    os.chdir(command["folder"])
+    sys.path[:1] = [found for found in os.environ.get("PYTHONPATH", "").split(os.pathsep) if found]
+    site.execsitecustomize()
+    program, *arguments = command["words"]
+    if program == "python":
+        _run_module(*arguments)
+    else:
+        from pocketloop.cli.main import main
+
+        sys.argv = command["words"]
+        main()
+
+
+def _run_module(option: str, name: str, *arguments: str) -> None:
+    assert option == "-m", "a module is to be run"
+    sys.path.insert(0, os.getcwd())
+    sys.argv = [name, *arguments]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

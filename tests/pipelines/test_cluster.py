@@ -3,12 +3,9 @@
 A ZenML server, an S3 server and the volume are real. No Kubernetes is: tests/ir_runner.py says what stands for it.
 """
 
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +15,7 @@ import boto3
 import httpx
 import pytest
 import yaml
-from command_line import Fleet
+from command_line import POCKETLOOP, Fleet, WarmFleet, forked
 from ir_runner import CHECKOUT, Cluster
 from zenml_server import Server, zenml_server
 
@@ -32,11 +29,12 @@ GATED = 3
 """So little training does not beat the base."""
 
 RECIPE = [
-    "--set=data.sources=[{kind: examples, uri: 'demo://functions?split=train&n=240&seed=3'}]",
+    "--set=data.sources=[{kind: examples, uri: 'demo://functions?split=train&n=160&seed=3'}]",
     "--set=train.stages.0.sft.epochs=1",
     "--set=evaluation.sets.0.limit=24",
     "--set=gates=[]",
     "--set=safety={behaviour: null}",
+    "--set=scrub.ner.engine=none",
 ]
 SECRETS = {
     "pocketloop": {
@@ -58,15 +56,14 @@ class Team:
     environment: dict[str, str]
 
     def compile(self, *commands: list[str]) -> str:
-        """Run `pocketloop compile` for each list of arguments, in one process."""
-        code = "import json, sys; from pocketloop.cli.main import app\n"
-        code += "for given in json.loads(sys.argv[1]): app(['compile', *given], standalone_mode=False)"
-        given = json.dumps([[*command, "--stack", str(self.stack)] for command in commands])
-        done = subprocess.run(
-            [sys.executable, "-c", code, given], env=self.environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        """Run `pocketloop compile` with each list of arguments."""
+        said = ""
+        for command in commands:
+            words = [POCKETLOOP, "compile", *command, "--stack", str(self.stack)]
+            status, printed = forked(words, self.environment, CHECKOUT)
+            assert status == 0, printed
+            said += printed
+        return said
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +173,7 @@ def _trains_on_a_gpu_and_is_retried(file: Path) -> None:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     """The same recipe on one machine."""
-    fleet = Fleet(tmp_path_factory.mktemp("local"))
+    fleet = WarmFleet(tmp_path_factory.mktemp("local"))
     fleet.run("retrain", "functions", *RECIPE, status=GATED)
     return fleet
 
