@@ -47,15 +47,15 @@ class Conversation:
 def function_conversation(rng: Random, persona: Persona) -> Conversation:
     """A request to the function caller, its call, and often the tool's result and a closing word.
 
-    One in ten lacks something at first: the assistant asks back and the call takes its arguments from both turns. Four
+    One in ten lacks something at first: the assistant asks back and the call takes its arguments from both turns. Three
     in a hundred are a no to the assistant's own question.
     """
     writer = Writer(rng, "train", persona, SWAPS)
     talk = Conversation()
     chance = rng.random()
     names = [name for name in functions() if name != DECLINE]
-    refused = chance < 0.04
-    if chance < 0.14:
+    refused = chance < 0.03
+    if chance < 0.13:
         section = functions()[DECLINE if refused else rng.choice(names)]
         call, slots = _ask_back(writer, section, rng.choice(section.ask), talk)
     else:
@@ -78,14 +78,14 @@ def function_conversation(rng: Random, persona: Persona) -> Conversation:
 
 
 def _asked(writer: Writer, chance: float, names: list[str]) -> Request:
-    """Six in a hundred are harmful, four the benign twins of harmful ones, five beyond what the assistant can do."""
-    if chance < 0.20:
+    """Five in a hundred are harmful, four the benign twins of harmful ones, three beyond what the assistant can do."""
+    if chance < 0.18:
         return harmful_request(writer)
-    if chance < 0.24:
+    if chance < 0.22:
         twin = benign_twin(writer)
         assert twin is not None
         return twin
-    if chance < 0.29:
+    if chance < 0.25:
         return function_request(writer, DECLINE)
     return function_request(writer, writer.rng.choice(names))
 
