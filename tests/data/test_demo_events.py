@@ -9,7 +9,7 @@ import pytest
 from pocketloop.contracts.events import InteractionEvent
 from pocketloop.contracts.recipe import Catalogue
 from pocketloop.data.demo import demo_events
-from pocketloop.data.demo.grammar import intents
+from pocketloop.data.demo.grammar import Template, functions, intents, twins
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 CATALOGUE = Path(__file__).resolve().parents[2] / "configs" / "catalogues" / "household-functions.json"
@@ -112,6 +112,22 @@ def _assert_grounded(call: dict[str, Any], said: str, catalogue: Catalogue) -> N
     for key, value in call["arguments"].items():
         if declared["parameters"]["properties"][key].get("x-grounded", True):
             assert str(value) in said
+
+
+def test_a_value_that_must_stand_in_the_words_is_a_slot_which_no_typo_touches(catalogue: Catalogue) -> None:
+    written: list[tuple[str, Template]] = []
+    for name, section in functions().items():
+        written += [(name, template) for split in section.said.values() for template in split]
+        written += [(name, turn) for dialogue in section.ask for turn in (dialogue.first, dialogue.reply)]
+    written += [(pair.function, pair.benign) for split in twins().values() for pair in split]
+    implied = 0
+    for name, template in written:
+        declared = catalogue.function(name)
+        assert declared is not None
+        for key, _ in template.implied:
+            implied += 1
+            assert not declared["parameters"]["properties"][key].get("x-grounded", True), template.text
+    assert implied > 100
 
 
 def test_one_answer_in_eight_is_wrong_and_thumbs_mostly_say_so(fleet: list[dict[str, Any]]) -> None:
