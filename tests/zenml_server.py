@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import httpx
 from free_port import free_port
+from until import until_served
 
 _PASSWORD = "only-of-this-test"
 
@@ -43,7 +43,7 @@ def zenml_server(folder: Path) -> Iterator[Server]:
     with (folder / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
-            wait_for(f"{url}/health", process)
+            until_served(f"{url}/health", process)
             yield Server(url, _service_account_key(url))
         finally:
             process.terminate()
@@ -57,15 +57,3 @@ def _service_account_key(url: str) -> str:
         account = api.post("/service_accounts", json={"name": "pipelines", "active": True}).json()["id"]
         made = api.post(f"/service_accounts/{account}/api_keys", json={"name": "containers"})
         return str(made.json()["body"]["key"])
-
-
-def wait_for(url: str, process: "subprocess.Popen[bytes]") -> None:
-    """Wait until a server answers; its end is an error."""
-    while process.poll() is None:
-        try:
-            if httpx.get(url, timeout=60).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.2)
-    raise RuntimeError(f"the server of {url} ended with {process.returncode}")

@@ -9,7 +9,7 @@ from typing import Any
 import uvicorn
 
 _BACKLOG = 2048
-_KEPT_ALIVE_SECONDS = 75  # after uvicorn's own 5, a fleet that waited for a look posts just as its connection is closed
+_KEPT_ALIVE_SECONDS = 75  # after uvicorn's own 5, a phone that waited for a look asks just as its connection is closed
 _PATIENCE = 120.0  # seconds; starting takes milliseconds, on a busy machine more
 
 

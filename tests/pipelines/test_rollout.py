@@ -5,11 +5,9 @@ phones with llama.cpp. Simulated: time, and how the other phones are used.
 """
 
 import json
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from http.client import HTTPException
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +15,7 @@ import pytest
 from browsing import PATIENCE, choose_promotion, chromium, confirm
 from command_line import SMALL, Fleet
 from free_port import free_port
-from until import until
+from until import until_served
 
 from pocketloop.contracts.delivery import MILLION, ChannelPolicy, bucket
 from pocketloop.contracts.home import Home
@@ -88,15 +86,7 @@ def mlflow_pages(fleet: Fleet) -> Iterator[str]:
     server = fleet.start("ui", "--port", str(port))
     try:
         url = f"http://127.0.0.1:{port}"
-
-        def healthy() -> bool:
-            assert server.poll() is None, "the pages did not start"
-            try:
-                return bool(urllib.request.urlopen(f"{url}/health", timeout=60))
-            except (OSError, HTTPException):
-                return False
-
-        until(healthy)
+        until_served(f"{url}/health", server)
         yield url
     finally:
         fleet.stop(server)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 from free_port import free_port
-from served_mlflow import POCKETLOOP, Mlflow, environment_of, wait_until_healthy
-from until import PATIENCE
+from served_mlflow import POCKETLOOP, Mlflow, environment_of
+from until import PATIENCE, until_served
 
 from pocketloop.contracts.home import Home
 
@@ -25,7 +25,7 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mlflow]:
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until_healthy(url, server, log)
+        until_served(f"{url}/health", server, log)
         found = Mlflow(home, url)
         found.run("review", "setup", "--url", url, "--trainer", "alice", "--reviewer", "bob")
         yield found

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import requests
 from mlflow import MlflowClient
-from until import until
 
 from pocketloop.contracts.home import Home
 from pocketloop.registry.access import password_file
@@ -56,14 +55,3 @@ class Mlflow:
 def environment_of(home: Home) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     return {**kept, "POCKETLOOP_HOME": str(home.root), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-
-
-def wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    def healthy() -> bool:
-        assert server.poll() is None, log.read_text(encoding="utf-8")
-        try:
-            return requests.get(f"{url}/health", timeout=60).ok
-        except requests.RequestException:
-            return False
-
-    until(healthy)

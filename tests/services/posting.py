@@ -2,11 +2,10 @@
 
 import gzip
 import json
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,7 @@ from pocketloop.services.event_posts import EventIntake
 from pocketloop.services.running import running
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
-_BEGUN = time.monotonic()
 NDJSON = "application/x-ndjson"
-
-
-def ticking() -> datetime:
-    """A clock that stood at NOW when the tests began, and goes on."""
-    return NOW + timedelta(seconds=time.monotonic() - _BEGUN)
 
 
 def event(number: int = 0, **changes: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from free_port import free_port
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.applications import Starlette
-from until import PATIENCE, until
+from until import PATIENCE, ticking, until, until_served
 
 from pocketloop.contracts.delivery import TelemetryReport
 from pocketloop.contracts.errors import DataError
@@ -31,12 +31,6 @@ from pocketloop.services.running import running
 from pocketloop.services.telemetry_posts import MAX_BYTES, MAX_REPORTS
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
-BEGUN = time.monotonic()
-
-
-def ticking() -> datetime:
-    """A clock that stood at NOW when the tests began, and goes on."""
-    return NOW + timedelta(seconds=time.monotonic() - BEGUN)
 
 
 def report(number: int = 0, **changes: Any) -> dict[str, Any]:
@@ -197,7 +191,7 @@ def test_only_posting_is_possible_and_health_is_told(tmp_path: Path) -> None:
     assert health.json() == {"status": "ok", "waiting": 1}
 
 
-@pytest.mark.parametrize("options", [{"flush_reports": 3}, {"flush_seconds": 0.05, "clock": ticking}])
+@pytest.mark.parametrize("options", [{"flush_reports": 3}, {"flush_seconds": 0.05, "clock": ticking(NOW)}])
 def test_reports_reach_parquet_by_number_and_by_age(tmp_path: Path, options: dict[str, Any]) -> None:
     start = {"start": "2026-11-20T10:00:00Z", "end": "2026-11-20T10:00:00Z"}
     with collecting(tmp_path, **options) as (url, app):
@@ -217,7 +211,7 @@ def started(folder: Path, port: int, flush_seconds: float = 0.2) -> tuple[subpro
     environment = {**os.environ, "POCKETLOOP_HOME": str(folder / "home")}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
     url = f"http://127.0.0.1:{port}"
-    until(lambda: answers(url, process))
+    until_served(f"{url}/healthz", process)
     return process, url
 
 
@@ -263,14 +257,6 @@ def test_nothing_acknowledged_is_lost_to_a_kill(tmp_path: Path) -> None:
     found = [(row["device_id"], row["report_id"]) for row in rows(tmp_path)]
     assert {f"r{i}" for i in acknowledged} <= {report_id for _, report_id in found}
     assert len(found) == len(set(found))
-
-
-def answers(url: str, process: subprocess.Popen[bytes]) -> bool:
-    assert process.poll() is None, "the collector did not start"
-    try:
-        return requests.get(f"{url}/healthz", timeout=60).ok
-    except requests.RequestException:
-        return False
 
 
 def test_a_torn_line_was_never_acknowledged(tmp_path: Path) -> None:

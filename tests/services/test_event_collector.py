@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import requests
-from posting import NOW, Posts, collecting, event, lines_of, stored, ticking
-from until import PATIENCE, until
+from posting import NOW, Posts, collecting, event, lines_of, stored
+from until import PATIENCE, ticking, until
 
 from pocketloop.contracts.errors import ConfigError
 from pocketloop.contracts.files import canonical_json
@@ -263,8 +263,8 @@ def test_a_forgotten_device_is_refused_and_what_waits_of_it_is_dropped(tmp_path:
 
 
 def test_events_are_written_by_number_and_by_age_and_tombstones_are_noticed(tmp_path: Path) -> None:
-    moved = [timedelta()]
-    with collecting(tmp_path, flush_events=3, flush_seconds=60, clock=lambda: ticking() + moved[0]) as posts:
+    clock, moved = ticking(NOW), [timedelta()]
+    with collecting(tmp_path, flush_events=3, flush_seconds=60, clock=lambda: clock() + moved[0]) as posts:
         posts.events(event(1))
         assert posts.store.parts() == []
         moved[0] = timedelta(seconds=61)

@@ -15,7 +15,7 @@ import pytest
 import requests
 from free_port import free_port
 from posting import NDJSON, event, lines_of, stored
-from until import PATIENCE, until
+from until import PATIENCE, until, until_served
 
 from pocketloop.contracts.home import Home
 from pocketloop.data.received import Received
@@ -39,14 +39,7 @@ class Collector:
         options = ["collector", "serve", "--port", str(self.port), "--flush-seconds", "0.2"]
         command = [sys.executable, "-c", program, *options]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=self._environment)
-        until(self.answers)
-
-    def answers(self) -> bool:
-        assert self.process.poll() is None, "the collector did not start"
-        try:
-            return requests.get(f"{self.url}/healthz", timeout=60).ok
-        except requests.RequestException:
-            return False
+        until_served(f"{self.url}/healthz", self.process)
 
     def end(self, how: signal.Signals) -> None:
         self.process.send_signal(how)

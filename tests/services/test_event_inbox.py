@@ -13,8 +13,8 @@ import requests
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from posting import NOW, collecting, event, stored, ticking
-from until import until
+from posting import NOW, collecting, event, stored
+from until import ticking, until
 
 from pocketloop.contracts.errors import DataError
 from pocketloop.data.parsing import parse_event
@@ -142,7 +142,7 @@ def test_a_store_that_is_down_loses_and_blocks_nothing(
     tmp_path: Path, s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client, bucket = boto3.client("s3"), s3.removeprefix("s3://").partition("/")[0]
-    with collecting(tmp_path, store=s3, flush_seconds=0.05, clock=ticking) as posts:
+    with collecting(tmp_path, store=s3, flush_seconds=0.05, clock=ticking(NOW)) as posts:
         client.delete_bucket(Bucket=bucket)
         assert posts.statuses(event(1), event(2)) == ["accepted", "accepted"]
         until(lambda: requests.get(f"{posts.address}/healthz", timeout=60).json()["events"]["store"] == "behind")
